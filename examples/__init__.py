@@ -1,0 +1,1 @@
+"""Bundled cases and the code that trains them."""

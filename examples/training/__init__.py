@@ -1,0 +1,1 @@
+"""Rebuilds the bundled cases: grammars, models, SAEs and problem files."""

@@ -1,0 +1,113 @@
+"""A perturbation replayed: one forward pass of the real model, with the clamp active, in the dtype that runs.
+
+Only what the replay gives counts as a recovery. It also asks the real SAE, in its own dtype, whether what is held moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.instance import Batch, readout_values
+from sae_verify.model import run
+from sae_verify.sae.base import SAE
+from sae_verify.sae.clamp import apply_clamp
+from sae_verify.sae.gated import GatedSAE
+from sae_verify.sae.topk import TopKSAE
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What one prompt's replay showed.
+
+    Attributes:
+        value: the readout of the real model.
+        dtype: of the run, e.g. `float32`.
+        drift: largest change of anything held, as the running SAE computes it.
+        allowed: what rounding in that dtype can amount to there.
+        held: whether everything held stayed within that, and no held feature turned on or off.
+    """
+
+    value: float
+    dtype: str
+    drift: float
+    allowed: float
+    held: bool
+
+
+def replay(batch: Batch, delta: Array) -> tuple[Replay, ...]:
+    """Replay perturbations of all prompts, (B, d), in one batched forward pass."""
+    problem, prompts = batch.problem, batch.prompts
+    rows, last = torch.arange(len(prompts.lengths)), prompts.lengths - 1
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
+    at = problem.threat.at
+
+    def edit(x: Tensor) -> Tensor:
+        push = torch.zeros_like(x)
+        push[rows, last] = torch.from_numpy(delta).to(x.dtype)
+        before, after = x, x + push
+        clean = apply_clamp(problem.sae, problem.clamp, before, prompts.lengths)
+        if at == "x" and problem.threat.held != "free":
+            moved = apply_clamp(problem.sae, problem.clamp, after, prompts.lengths)
+        else:
+            moved = clean + push
+        kept["x"] = before[rows, last], after[rows, last]
+        kept["h"] = clean[rows, last], moved[rows, last]
+        return moved
+
+    result = run(problem.model, prompts, problem.hook_point, edit)
+    values = readout_values(result.logits.double(), tuple(i.readout for i in batch.instances))
+    points = ("x", "h") if at == "both" else (at,)
+    drift = torch.zeros(len(rows), dtype=torch.float64)
+    allowed, good = torch.zeros_like(drift), torch.ones(len(rows), dtype=torch.bool)
+    for point in points:
+        before, after = kept[point]
+        moved, limit, same = _movement(batch, before.to(problem.sae.dtype), after.to(problem.sae.dtype))
+        good &= same & (moved <= limit).all(dim=1)
+        drift = torch.maximum(drift, moved.amax(dim=1))
+        allowed = torch.maximum(allowed, limit.amax(dim=1))
+    name = str(result.logits.dtype).removeprefix("torch.")
+    return tuple(
+        Replay(float(values[b]), name, float(drift[b]), float(allowed[b]), bool(good[b])) for b in range(len(rows))
+    )
+
+
+def _movement(batch: Batch, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How far each held quantity moved, (B, n) float64, what rounding allows, and whether the same features are on."""
+    problem, sae = batch.problem, batch.problem.sae
+    threat, count = problem.threat, len(before)
+    nothing = torch.zeros(count, 1, dtype=torch.float64)
+    same = torch.ones(count, dtype=torch.bool)
+    if threat.held == "free":
+        return nothing, nothing, same
+    unit = max(torch.finfo(sae.dtype).eps, torch.finfo(problem.model.dtype).eps)
+    size = (before.double().norm(dim=1) + after.double().norm(dim=1) + sae.b_dec.double().norm())[:, None]
+    rounding = 4 * (sae.d_in + 4) * unit
+    if threat.held == "unreachable":
+        on = sae.active(before) if threat.features is None else _mask(sae, threat.features).expand(count, -1)
+        moved = ((after - before).double() @ sae.W_dec.double().T).abs()
+        limit = rounding * size * sae.W_dec.double().norm(dim=1)
+        return torch.where(on, moved, 0.0), limit.expand_as(moved), same
+    gain = sae.W_enc.double().norm(dim=0)
+    if threat.held == "preactivations":
+        moved = (sae.pre_activations(after) - sae.pre_activations(before)).double().abs()
+        limit = rounding * size * gain
+        return torch.where(_mask(sae, problem.held_features), moved, 0.0), limit.expand_as(moved), same
+    if isinstance(sae, GatedSAE):
+        gain = gain * sae.r_mag.double().exp()
+    if isinstance(sae, TopKSAE) and sae.rescale_by_decoder_norm:
+        gain = gain * sae.W_dec.double().norm(dim=1)
+    held = _mask(sae, problem.held_features) if threat.held == "defended" else torch.ones(sae.d_sae, dtype=torch.bool)
+    first, second = sae.encode(before), sae.encode(after)
+    moved = torch.where(held, (second - first).double().abs(), 0.0)
+    same = ((first != 0) == (second != 0)).masked_fill(~held, True).all(dim=1)
+    return moved, (rounding * size * gain).expand_as(moved), same
+
+
+def _mask(sae: SAE, features: tuple[int, ...]) -> Tensor:
+    mask = torch.zeros(sae.d_sae, dtype=torch.bool)
+    mask[list(features)] = True
+    return mask

@@ -1,0 +1,11 @@
+"""Upper bounds on the readout: one method a file, all sound, combined by intersection."""
+
+from sae_verify.bounds.bound import Bound, Method, Multipliers
+from sae_verify.bounds.cap import Cap
+from sae_verify.bounds.final_norm import FinalNormBound
+from sae_verify.bounds.pinned import Pinned
+
+METHODS: tuple[Method, ...] = (Cap(), Pinned(), FinalNormBound())
+"""From cheap to costly."""
+
+__all__ = ["METHODS", "Bound", "Cap", "FinalNormBound", "Method", "Multipliers", "Pinned"]

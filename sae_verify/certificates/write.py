@@ -1,0 +1,184 @@
+"""Evidence in the checker's format: the problem, the weights' digests, the bounds and the witnesses of one prompt.
+
+The format belongs to the checker (theory/certificate_format.md); digests are computed by its own readers from the files
+on disk, so that what is certified is what a user has, not what happens to be in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_verify.bounds import Bound
+from sae_verify.checker.files import digest_json
+from sae_verify.checker.format import FORMAT, SEMANTICS, VERSION
+from sae_verify.checker.model import load_head
+from sae_verify.checker.weights import load_weights
+from sae_verify.errors import InputError
+from sae_verify.geometry.held_cell import Array, HeldCell
+from sae_verify.geometry.instance import Instance
+from sae_verify.problem import Problem
+from sae_verify.sae.normalization import InputScale
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A perturbation with what its replay on the real model gave."""
+
+    delta: Array
+    replay: float
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights lie and what the checker's readers make of them."""
+
+    sae_path: Path
+    sae_digest: str
+    input_scale: float | None
+    model_path: Path
+    model_digest: str
+
+
+def locate_weights(problem: Problem) -> Weights:
+    """Digest the files of a problem's SAE and model. Cost: one pass over their bytes.
+
+    Raises:
+        InputError: the SAE or the model was built in memory and has no files.
+        checker.Rejected: the files are not in a format the checker reads.
+    """
+    sae, model = problem.sae.source.path, problem.model.path
+    if sae is None or model is None:
+        raise InputError(
+            f"the {'SAE' if sae is None else 'model'} has no files on disk",
+            rule="a certificate speaks of stored weights, which anyone can hash",
+            remedy="save it (save_sae, save_pretrained) and load it from there",
+        )
+    normalization = problem.sae.normalization
+    scale = normalization.scale if isinstance(normalization, InputScale) else None
+    return Weights(sae, load_weights(sae, scale).digest, scale, model, load_head(model).digest)
+
+
+def certificate(
+    problem: Problem,
+    instance: Instance,
+    weights: Weights,
+    bounds: Sequence[Bound],
+    witnesses: Sequence[Witness],
+    directory: Path,
+) -> dict[str, Any]:
+    """The certificate as JSON data, stamped; paths are recorded relative to `directory`."""
+    from sae_verify import __version__
+
+    threat, clamp, readout = problem.threat, problem.clamp, instance.readout
+    prompt = problem.prompts[instance.index]
+    question = {
+        "hook": str(problem.hook_point),
+        "tokens": list(instance.tokens),
+        "text": prompt if isinstance(prompt, str) else "",
+        "clamp": {
+            "kind": clamp.kind,
+            "features": list(clamp.features),
+            "values": list(clamp.values),
+            "positions": clamp.positions if isinstance(clamp.positions, str) else list(clamp.positions),
+        },
+        "threat": {
+            "radius": threat.radius,
+            "relative_to": threat.relative_to,
+            "held": threat.held,
+            "at": threat.at,
+            "features": None if threat.features is None else list(threat.features),
+        },
+        "readout": {
+            "kind": "token-against-all" if readout.negative is None else "logit-difference",
+            "positive": readout.positive,
+            "negative": readout.negative,
+        },
+        "at_most": instance.tau,
+    }
+    x = instance.x.tolist()
+    identity = {
+        "problem": question,
+        "x": x,
+        "sae": weights.sae_digest,
+        "input_scale": weights.input_scale,
+        "model": weights.model_digest,
+    }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tool": __version__,
+        "semantics": SEMANTICS,
+        "weights": {
+            "sae": {
+                "path": _relative(weights.sae_path, directory),
+                "sha256": weights.sae_digest,
+                "input_scale": weights.input_scale,
+            },
+            "model": {"path": _relative(weights.model_path, directory), "sha256": weights.model_digest},
+        },
+        "problem": question,
+        "x": x,
+        "bounds": [_bound(bound, instance.outer) for bound in bounds],
+        "witnesses": [{"delta": w.delta.tolist(), "replay": w.replay, "dtype": w.dtype} for w in witnesses],
+        "digest": digest_json(identity),
+    }
+    return {**content, "sha256": digest_json(content)}
+
+
+def _relative(path: Path, directory: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()
+
+
+def _bound(bound: Bound, cell: HeldCell) -> dict[str, Any]:
+    return {
+        "method": bound.method,
+        "theorem": bound.theorem,
+        "radius": bound.radius,
+        "value": bound.value,
+        "against": bound.against,
+        "multipliers": _multipliers(bound, cell),
+        "tangent": None if bound.tangent is None else bound.tangent.tolist(),
+        "secant": bound.secant,
+    }
+
+
+def _multipliers(bound: Bound, cell: HeldCell) -> dict[str, Any]:
+    if bound.multipliers is None:
+        return {}
+    points: dict[str, dict[str, dict[str, list[Any]]]] = {}
+
+    def role(point: str, name: str) -> dict[str, list[Any]]:
+        roles = points.setdefault(point, {r: {"features": [], "values": []} for r in ("equal", "upper", "decoder")})
+        return roles[name]
+
+    for row, value in zip(cell.rows, bound.multipliers.equal.tolist(), strict=True):
+        entry = role(row.point, row.role)
+        entry["features"].append(row.feature)
+        entry["values"].append(value)
+    for half, (features, values) in zip(cell.half_spaces, bound.multipliers.upper, strict=True):
+        for feature, value in zip(features.tolist(), values.tolist(), strict=True):
+            if value > 0:
+                entry = role(half.point, "upper")
+                entry["features"].append(feature)
+                entry["values"].append(value)
+    return points
+
+
+def write_certificate(content: dict[str, Any], path: Path) -> None:
+    """Write a certificate; either the whole file is there or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            json.dump(content, file, allow_nan=False)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

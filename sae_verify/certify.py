@@ -1,0 +1,238 @@
+"""The pipeline: bounds from cheap to costly, attacks replayed on the real model, evidence written and re-read, verdict."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sae_verify import checker
+from sae_verify.attacks import Attack, Pgd, Replay, attack, replay, smallest_radius
+from sae_verify.bounds import METHODS, Bound
+from sae_verify.certificates import Weights, Witness, certificate, locate_weights, write_certificate
+from sae_verify.errors import CertificateRejectedError, SoundnessError, UnsupportedError
+from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.instance import Batch, Instance, prepare
+from sae_verify.problem import Problem
+from sae_verify.verdict import Certified, RadiusBracket, Refuted, Result, Undecided, Unsupported, Verdict
+
+OUTWARD = 1e-12
+"""Relative. Bounds are sought at a radius this much larger than the problem's, so that it covers the exact one."""
+INWARD = 1e-9
+"""Relative. Attacks are sought at a radius this much smaller, so that witnesses are exactly within the problem's."""
+TAIL_ROUNDING = 1e-9
+"""Relative to the readout's cap: what float64 rounding in the attack's tail may amount to in the sandwich check."""
+
+Progress = Callable[[str, float], None]
+"""Called with the stage and the fraction done."""
+
+
+def _silent(stage: str, fraction: float) -> None:
+    del stage, fraction
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What bounds and attacks found for one prompt, before it is written."""
+
+    instance: Instance
+    bounds: tuple[Bound, ...]
+    witnesses: tuple[tuple[Array, Replay], ...]
+    seconds: float
+
+    def upper(self, radius: float) -> float:
+        return min((b.value for b in self.bounds if b.radius is None or b.radius >= radius), default=np.inf)
+
+
+def certify(
+    problem: Problem,
+    *,
+    out: Path | str | None = None,
+    settings: Pgd | None = None,
+    progress: Progress = _silent,
+) -> Iterator[Result]:
+    """Decide a problem, prompt by prompt.
+
+    Args:
+        problem: the question, for a batch of prompts.
+        out: directory for the certificates; None uses a temporary one (the evidence is still written and re-read).
+        settings: of the attack.
+        progress: told the stage and the fraction done.
+
+    Yields:
+        One `Result` a prompt, in order.
+
+    Raises:
+        InputError and its kinds: the problem is ill-formed.
+        SoundnessError: an attack exceeded a bound, or the checker refused evidence of this package.
+    """
+    settings = settings or Pgd()
+    try:
+        batch = prepare(problem)
+        weights = locate_weights(problem)
+    except UnsupportedError as missing:
+        yield from _unsupported(problem, str(missing))
+        return
+    except checker.Rejected as missing:
+        yield from _unsupported(problem, f"the checker cannot read the weights: {missing}")
+        return
+    found = search(batch, settings, progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(out) if out is not None else Path(scratch)
+        for one in found:
+            yield _conclude(problem, one, weights, directory, keep=out is not None)
+
+
+def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_Found, ...]:
+    """Bounds, attacks and replays of all prompts; nothing is written and no verdict given."""
+    count = len(batch.instances)
+    start = time.perf_counter()
+    bounds = []
+    for i, instance in enumerate(batch.instances):
+        bounds.append(_bounds(instance))
+        progress("bounds", 0.5 * (i + 1) / count)
+    progress("attack", 0.5)
+    inward = batch.radii * (1.0 - INWARD)
+    worst = attack(batch, inward, settings)
+    certified = np.array([_certified_radius(found, i.tau) for found, i in zip(bounds, batch.instances, strict=True)])
+    rounds = iter(np.linspace(0.6, 0.95, 40))
+    _, smallest = smallest_radius(batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.95))))
+    progress("replay", 0.95)
+    witnesses = [_replayed(batch, delta) for delta in (worst.delta, smallest)]
+    seconds = (time.perf_counter() - start) / count
+    for instance, value, found in zip(batch.instances, worst.value, bounds, strict=True):
+        _sandwich(instance, float(value), found)
+    progress("done", 1.0)
+    return tuple(
+        _Found(instance, bounds[i], tuple(w[i] for w in witnesses), seconds)
+        for i, instance in enumerate(batch.instances)
+    )
+
+
+def _bounds(instance: Instance) -> tuple[Bound, ...]:
+    """All bounds that apply: at the problem's radius, and at the largest radius where the claim is met."""
+    radius = instance.radius * (1.0 + OUTWARD)
+    found: list[Bound] = []
+    for method in METHODS:
+        if not method.applies(instance):
+            continue
+        here = method.bound(instance, radius)
+        found.append(here)
+        largest = None if here.radius is None else method.certified(instance)
+        if largest is not None:
+            found.append(largest)
+        if here.radius is None and here.value <= instance.tau:
+            break  # proven for every radius
+    return tuple(found)
+
+
+def _certified_radius(bounds: tuple[Bound, ...], tau: float) -> float:
+    return max((np.inf if b.radius is None else b.radius for b in bounds if b.value <= tau), default=0.0)
+
+
+def _sandwich(instance: Instance, value: float, bounds: tuple[Bound, ...]) -> None:
+    """An attack above a bound is a defect, never a verdict."""
+    for bound in bounds:
+        covers = bound.radius is None or bound.radius >= instance.radius
+        allowance = TAIL_ROUNDING * (1.0 + float(np.linalg.norm(instance.functional(bound.against)[0])))
+        if covers and value > bound.value + allowance:
+            raise SoundnessError(
+                f"prompt {instance.index}: an attack reached {value!r}, above the {bound.method} bound {bound.value!r}",
+                rule="a bound holds for every admissible perturbation",
+                remedy="report this with the problem file",
+            )
+
+
+def _replayed(batch: Batch, delta: Array) -> tuple[tuple[Array, Replay], ...]:
+    return tuple(zip(delta, replay(batch, delta), strict=True))
+
+
+def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path, *, keep: bool) -> Result:
+    """Write the evidence, re-read it through the checker, and build the verdict from what it accepts."""
+    start = time.perf_counter()
+    instance = found.instance
+    tau = instance.tau
+    good = [(delta, r) for delta, r in found.witnesses if r.held]
+    breaking = [(delta, r) for delta, r in good if r.value > tau]
+    path = directory / f"{_slug(problem.title)}-{instance.index:03d}.cert"
+    witnesses = [Witness(delta, r.value, r.dtype) for delta, r in breaking]
+    # An unneeded bound costs nothing to check and documents the bracket.
+    report = _written(problem, found, weights, witnesses, path)
+    if report is None:
+        # A witness that is not provably admissible is no evidence; the bounds stand without it.
+        report = _written(problem, found, weights, [], path)
+        breaking = []
+    if report is None:
+        raise SoundnessError(
+            f"prompt {instance.index}: the checker refused the bounds", rule="what is searched must be provable"
+        )
+    inside = [r for (_, r), w in zip(breaking, report.witnesses, strict=False) if w.within]
+    verdict: Verdict
+    if report.verdict == "certified":
+        verdict = Certified(report)
+    elif report.verdict in ("refuted", "refuted by replay") and inside:
+        verdict = Refuted(report, max(inside, key=lambda r: r.value))
+    else:
+        verdict = Undecided(_why(instance, report, good))
+    reached = [r.value for delta, r in good if np.linalg.norm(delta) <= instance.radius]
+    radii = [w.norm for w in report.witnesses]
+    return Result(
+        case=problem.title,
+        prompt=_text(problem, instance),
+        held=f"{problem.threat.held}@{problem.threat.at}" if problem.threat.held != "free" else "free",
+        verdict=verdict,
+        readout_base=instance.base,
+        readout_defended=instance.defended,
+        lower=max([instance.defended, *reached]),
+        upper=report.upper,
+        radius=RadiusBracket(report.certified_radius, min(radii, default=None), instance.norm_h, instance.norm_e),
+        trivial=instance.outer.trivial,
+        certificate=path if keep else None,
+        seconds=found.seconds + time.perf_counter() - start,
+    )
+
+
+def _written(
+    problem: Problem, found: _Found, weights: Weights, witnesses: list[Witness], path: Path
+) -> checker.Report | None:
+    content = certificate(problem, found.instance, weights, found.bounds, witnesses, path.parent)
+    write_certificate(content, path)
+    try:
+        return checker.check(path)
+    except checker.Rejected as reason:
+        if not witnesses:
+            raise CertificateRejectedError(f"{path.name}: {reason}", rule="the checker accepts what is searched") from None
+        return None
+
+
+def _why(instance: Instance, report: checker.Report, good: list[tuple[Array, Replay]]) -> str:
+    if not good:
+        return "the attack's perturbations did not keep the held features in the run's own dtype"
+    if instance.blocks_after:
+        return f"no bound through {instance.blocks_after} block{'s' * (instance.blocks_after > 1)} yet; no recovery found"
+    return f"the bound {report.upper:.6g} exceeds the claim and no admissible perturbation was found that breaks it"
+
+
+def _text(problem: Problem, instance: Instance) -> str:
+    prompt = problem.prompts[instance.index]
+    return prompt if isinstance(prompt, str) else " ".join(map(str, instance.tokens))
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "problem"
+
+
+def _unsupported(problem: Problem, reason: str) -> Iterator[Result]:
+    nothing = float("nan")
+    for prompt in problem.prompts:
+        text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+        bracket = RadiusBracket(None, None, nothing, nothing)
+        held = problem.threat.held
+        yield Result(
+            problem.title, text, held, Unsupported(reason), nothing, nothing, -np.inf, np.inf, bracket, False, None, 0.0
+        )

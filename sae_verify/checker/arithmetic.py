@@ -1,0 +1,166 @@
+"""Midpoint-radius arithmetic on float64 arrays, rounded outward. The only place where the checker rounds.
+
+A `Ball(mid, rad)` stands for every real array v with |v - mid| <= rad, entry by entry. Each operation returns a ball
+that contains every exact result. What is trusted: IEEE 754 double precision in round-to-nearest for + - * / and sqrt, and
+that a matrix product sums products in some order, fused or not. For a sum of n products any such order gives
+|computed - exact| <= gamma_n * sum |a||b| with gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., section 3.1), plus n * eta for underflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Context
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+U = 2.0**-53
+"""Unit roundoff."""
+TINY = 2.0**-1000
+"""Above anything that underflow can lose in the few operations of one step (each loses at most 2^-1075)."""
+FEW = 1.0 + 16 * U
+"""Covers the rounding of at most eight operations on non-negative numbers."""
+
+
+def up(radius: Any) -> Any:
+    """Round a non-negative quantity, computed with at most eight operations, up."""
+    return radius * FEW + TINY
+
+
+def gamma(n: int) -> float:
+    """An upper bound of gamma_(n + 2), the two extra roundings being those of the radius itself."""
+    return (n + 2) * U * (1 + (n + 16) * 4 * U)
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """Every real array within `rad` of `mid`, entry by entry; `rad` is non-negative."""
+
+    mid: Array
+    rad: Array
+
+    @classmethod
+    def exact(cls, value: Any) -> Ball:
+        """The one array whose entries are these floats."""
+        mid = np.asarray(value, dtype=np.float64)
+        return cls(mid, np.zeros_like(mid))
+
+    @classmethod
+    def between(cls, low: Any, high: Any) -> Ball:
+        """The smallest ball this arithmetic can give that contains [low, high]."""
+        low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+        mid = 0.5 * low + 0.5 * high
+        return cls(mid, up(np.maximum(high - mid, mid - low)))
+
+    @property
+    def low(self) -> Array:
+        """A lower bound, entry by entry."""
+        return np.nextafter(self.mid - self.rad, -np.inf)
+
+    @property
+    def high(self) -> Array:
+        """An upper bound, entry by entry."""
+        return np.nextafter(self.mid + self.rad, np.inf)
+
+    @property
+    def magnitude(self) -> Array:
+        """An upper bound of the absolute value, entry by entry."""
+        return np.nextafter(np.abs(self.mid) + self.rad, np.inf)
+
+    def __getitem__(self, index: Any) -> Ball:
+        return Ball(self.mid[index], self.rad[index])
+
+    def __neg__(self) -> Ball:
+        return Ball(-self.mid, self.rad)
+
+    def __add__(self, other: Ball) -> Ball:
+        mid = self.mid + other.mid
+        return Ball(mid, up(self.rad + other.rad + U * np.abs(mid)))
+
+    def __sub__(self, other: Ball) -> Ball:
+        return self + (-other)
+
+    def __mul__(self, other: Ball) -> Ball:
+        mid = self.mid * other.mid
+        spread = np.abs(self.mid) * other.rad + np.abs(other.mid) * self.rad + self.rad * other.rad
+        return Ball(mid, up(spread + U * np.abs(mid)))
+
+    def __truediv__(self, other: Ball) -> Ball:
+        """Quotient; where the divisor's ball meets zero the radius is infinite."""
+        with np.errstate(all="ignore"):
+            mid = self.mid / other.mid
+            room = np.nextafter(np.abs(other.mid) - other.rad, -np.inf)
+            spread = (self.rad + np.abs(mid) * other.rad) / room
+            rad = np.where(room > 0, up(up(spread + 2 * U * np.abs(mid))), np.inf)
+        return Ball(mid, rad)
+
+
+def hull(a: Ball, b: Ball) -> Ball:
+    """A ball containing both."""
+    return Ball.between(np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+
+
+def clip_low(a: Ball, floor: float) -> Ball:
+    """max(a, floor)."""
+    return Ball.between(np.maximum(a.low, floor), np.maximum(a.high, floor))
+
+
+def combine(x: Ball, matrix: Ball) -> Ball:
+    """`x @ matrix` for x of shape (n,) and matrix of shape (n, m): shape (m,)."""
+    n = x.mid.shape[0]
+    size = np.abs(matrix.mid)
+    spread = (gamma(n) * np.abs(x.mid) + x.rad) @ size
+    if matrix.rad.any():
+        spread = spread + (np.abs(x.mid) + x.rad) @ matrix.rad
+    return Ball(x.mid @ matrix.mid, up(spread * (1 + 4 * gamma(n)) + n * TINY))
+
+
+def dot(x: Ball, y: Ball) -> Ball:
+    """Inner product of two vectors: a ball of shape ()."""
+    result = combine(x, Ball(y.mid[:, None], y.rad[:, None]))
+    return Ball(result.mid[0], result.rad[0])
+
+
+def total(x: Ball) -> Ball:
+    """Sum of the entries."""
+    return dot(x, Ball.exact(np.ones_like(x.mid)))
+
+
+def sqrt(a: Ball) -> Ball:
+    """Square root of a quantity known to be non-negative."""
+    low = np.nextafter(np.sqrt(np.maximum(a.low, 0.0)), -np.inf)
+    high = np.nextafter(np.sqrt(np.maximum(a.high, 0.0)), np.inf)
+    return Ball.between(np.maximum(low, 0.0), high)
+
+
+def squared_norm(x: Ball) -> Ball:
+    """||x||^2, non-negative."""
+    square = dot(x, x)
+    return clip_low(square, 0.0)
+
+
+def norm(x: Ball) -> Ball:
+    """||x||_2, free of spurious overflow and underflow: x is first scaled by a power of two."""
+    largest = float(np.max(x.magnitude, initial=0.0))
+    if largest == 0.0:
+        return Ball.exact(0.0)
+    if not np.isfinite(largest):
+        return Ball(np.asarray(np.inf), np.asarray(np.inf))
+    scale = 2.0 ** max(-1000, min(1000, int(np.frexp(largest)[1])))
+    # A division by a power of two is exact but for underflow, which the added radius covers.
+    shrunk = Ball(x.mid / scale, up(x.rad / scale))
+    result = sqrt(squared_norm(shrunk))
+    return Ball(result.mid * scale, up(result.rad * scale))
+
+
+def exp(a: Array) -> Ball:
+    """exp of exact floats, by the standard library's correctly rounded decimal arithmetic."""
+    context = Context(prec=40)
+    values = [Fraction(context.exp(context.create_decimal_from_float(float(v)))) for v in np.ravel(a)]
+    mid = np.array([float(v) for v in values]).reshape(np.shape(a))
+    return Ball(mid, up(4 * U * np.abs(mid)))

@@ -1,0 +1,139 @@
+"""From a file and the user's weights to a verdict: the checker's one public function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .bounds import check_bound
+from .errors import Rejected
+from .format import Certificate, read_certificate
+from .model import Head, load_head
+from .sae import Sae
+from .setting import Setting
+from .weights import load_weights
+from .witness import AcceptedWitness, check_witness
+
+
+@dataclass(frozen=True)
+class AcceptedBound:
+    """A proven statement: readout <= value for every admissible delta within `radius` (None: of every length)."""
+
+    method: str
+    theorem: str
+    radius: float | None
+    value: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an accepted certificate proves.
+
+    Attributes:
+        verdict: `certified` (a bound at the problem's radius meets the claim), `refuted` (a witness within the radius
+            breaks it in exact reals), `refuted by replay` (the witness is admissible, its readout is the recorded run of
+            the real model, which this checker cannot repeat) or `undecided`.
+        digest: of the problem and the weights.
+        radius: an upper bound of the problem's radius in absolute units.
+        at_most: the claim's threshold.
+        bounds: accepted bound steps.
+        witnesses: accepted witnesses.
+        certified_radius: the largest radius at which a bound meets the claim; inf for all; None when there is none.
+    """
+
+    verdict: str
+    digest: str
+    radius: float
+    at_most: float
+    bounds: tuple[AcceptedBound, ...]
+    witnesses: tuple[AcceptedWitness, ...]
+
+    @property
+    def upper(self) -> float:
+        """The smallest accepted bound at the problem's radius; inf if there is none."""
+        return min((b.value for b in self.bounds if b.radius is None or b.radius >= self.radius), default=np.inf)
+
+    @property
+    def certified_radius(self) -> float | None:
+        """See the class."""
+        radii = [np.inf if b.radius is None else b.radius for b in self.bounds if b.value <= self.at_most]
+        return max(radii, default=None)
+
+
+ASSUMPTIONS = (
+    "the recorded residual x is what this model computes at the hook for these tokens (recomputed by `check --replay`)",
+    "the model runs its tail as written; what float32 or bf16 adds is not part of the claim",
+    "IEEE 754 double precision, and SHA-256",
+)
+"""What an accepted certificate still rests on."""
+
+
+@lru_cache(maxsize=4)
+def _sae(path: Path, input_scale: float | None, _stamp: tuple[int, ...]) -> Sae:
+    return load_weights(path, input_scale)
+
+
+@lru_cache(maxsize=4)
+def _head(path: Path, _stamp: tuple[int, ...]) -> Head:
+    return load_head(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes when any file below `path` is written, so that a cached decoding is not reused for other bytes."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple(v for f in files if f.is_file() for v in (f.stat().st_mtime_ns, f.stat().st_size, f.stat().st_ino))
+
+
+def check(path: Path | str, *, sae: Path | str | None = None, model: Path | str | None = None) -> Report:
+    """Check one certificate file against weights on disk.
+
+    Args:
+        path: the certificate.
+        sae: the SAE's files; None takes the path recorded in the certificate, relative to it.
+        model: the model's directory; None likewise.
+
+    Raises:
+        Rejected: the file, the weights or any step of it is not accepted.
+    """
+    path = Path(path)
+    certificate = read_certificate(path)
+    sae_path = Path(sae) if sae is not None else path.parent / certificate.sae_path
+    model_path = Path(model) if model is not None else path.parent / certificate.model_path
+    for what, place, option in (("SAE", sae_path, "--sae"), ("model", model_path, "--model")):
+        if not place.exists():
+            raise Rejected(f"the {what} is not at {place}; say where it is with {option}")
+    return check_certificate(
+        certificate,
+        lambda: _sae(sae_path.resolve(), certificate.input_scale, _stamp(sae_path)),
+        lambda: _head(model_path.resolve(), _stamp(model_path)),
+    )
+
+
+def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Callable[[], Head]) -> Report:
+    """The same for a parsed certificate and decoded weights."""
+    with np.errstate(all="ignore"):  # overflow and NaN end in a comparison that rejects
+        setting = Setting(certificate, sae(), head())
+        for what, found, claimed in (
+            ("SAE", setting.sae.digest, certificate.sae_digest),
+            ("model", setting.head.digest, certificate.model_digest),
+        ):
+            if found != claimed:
+                raise Rejected(f"the {what}'s weights do not match: the certificate speaks of {claimed[:16]}…, these are {found[:16]}…")
+        for step in certificate.bounds:
+            check_bound(setting, step)
+        witnesses = tuple(check_witness(setting, step) for step in certificate.witnesses)
+        bounds = tuple(AcceptedBound(s.method, s.theorem, s.radius, s.value) for s in certificate.bounds)
+        tau, radius = certificate.problem.at_most, float(setting.radius.high)
+        report = Report("undecided", certificate.digest, radius, tau, bounds, witnesses)
+    if not radius < np.inf:
+        raise Rejected("the problem's radius is not finite")
+    proven = any(w.within and w.readout is not None and w.readout > tau for w in witnesses)
+    replayed = any(w.within and w.readout is None and w.replay > tau for w in witnesses)
+    if report.upper <= tau and proven:
+        raise Rejected("a bound and a witness contradict each other")
+    verdict = "certified" if report.upper <= tau else "refuted" if proven else "refuted by replay" if replayed else "undecided"
+    return Report(verdict, report.digest, radius, tau, bounds, witnesses)

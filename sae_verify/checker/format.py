@@ -1,0 +1,341 @@
+"""The certificate file, version 1: a strict reader into frozen data. The format is specified in theory/certificate_format.md.
+
+Unknown or missing keys, wrong types, non-finite numbers and repeated features are rejections. Reading checks shape,
+not truth: what the numbers prove is decided in the other files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import Array
+from .errors import Rejected
+from .files import digest_json, strict_json
+
+FORMAT = "sae_verify certificate"
+VERSION = 1
+MAX_BYTES = 64 * 2**20
+"""A larger certificate is refused unread."""
+
+SEMANTICS = "exact real arithmetic on the stored weights and the recorded residual"
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """What is written into the code."""
+
+    kind: str
+    features: tuple[int, ...]
+    values: tuple[float, ...]
+    positions: str | tuple[int, ...]
+
+    def here(self, length: int) -> bool:
+        """Whether the clamp acts at the last of `length` positions."""
+        return self.positions in ("all", "last") or length - 1 in self.positions  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Threat:
+    """Which perturbations are admissible."""
+
+    radius: float
+    relative_to: str
+    held: str
+    at: str
+    features: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Readout:
+    """`logit-difference` of positive and negative, or `token-against-all` of positive (negative is None)."""
+
+    kind: str
+    positive: int
+    negative: int | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The claim and everything it depends on, except the weights."""
+
+    hook: str
+    layer: int
+    site: str
+    tokens: tuple[int, ...]
+    clamp: Clamp
+    threat: Threat
+    readout: Readout
+    at_most: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """Multipliers of some features."""
+
+    features: np.ndarray
+    values: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Multipliers:
+    """Multipliers by point (`x`, `h`) and role (equal, upper, decoder)."""
+
+    points: dict[str, tuple[Sparse, Sparse, Sparse]]
+
+    def __iter__(self) -> Iterator[tuple[str, Sparse, Sparse, Sparse]]:
+        for point, roles in self.points.items():
+            yield point, *roles
+
+
+@dataclass(frozen=True, eq=False)
+class BoundStep:
+    """One claimed bound: readout <= value for every admissible delta within `radius` (absolute; None: every radius)."""
+
+    method: str
+    theorem: str
+    radius: float | None
+    value: float
+    against: int | None
+    multipliers: Multipliers
+    tangent: Array | None
+    secant: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class WitnessStep:
+    """A perturbation, and what a run of the real model gave with it."""
+
+    delta: Array
+    replay: float
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A parsed certificate file."""
+
+    tool: str
+    sae_path: str
+    sae_digest: str
+    input_scale: float | None
+    model_path: str
+    model_digest: str
+    problem: Problem
+    x: Array
+    bounds: tuple[BoundStep, ...]
+    witnesses: tuple[WitnessStep, ...]
+    digest: str
+
+
+class _Reader:
+    """Typed access to one JSON object; every key must be asked for, and no other may be there."""
+
+    def __init__(self, value: Any, where: str, keys: tuple[str, ...]) -> None:
+        if not isinstance(value, dict) or set(value) != set(keys):
+            found = sorted(value) if isinstance(value, dict) else type(value).__name__
+            raise Rejected(f"{where}: expected the keys {sorted(keys)}, found {found}")
+        self._value, self._where = value, where
+
+    def raw(self, key: str) -> Any:
+        return self._value[key]
+
+    def fail(self, key: str, rule: str) -> Rejected:
+        return Rejected(f"{self._where}.{key}: {rule}, found {str(self._value[key])[:80]!r}")
+
+    def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
+        value = self._value[key]
+        if not isinstance(value, str) or (allowed is not None and value not in allowed):
+            raise self.fail(key, f"must be one of {', '.join(allowed)}" if allowed else "must be a string")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._value[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e300:
+            raise self.fail(key, "must be a number up to 1e300")
+        return float(value)
+
+    def integer(self, key: str) -> int:
+        value = self._value[key]
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
+            raise self.fail(key, "must be an integer from 0")
+        return value
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        value = self._value[key]
+        good = isinstance(value, list) and all(
+            isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**40 for v in value
+        )
+        if not good:
+            raise self.fail(key, "must be a list of integers from 0")
+        return tuple(value)
+
+    def features(self, key: str) -> tuple[int, ...]:
+        result = self.integers(key)
+        if len(set(result)) != len(result):
+            raise self.fail(key, "repeats a feature")
+        return result
+
+    def numbers(self, key: str) -> Array:
+        value = self._value[key]
+        good = isinstance(value, list) and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= 1e300 for v in value
+        )
+        if not good:
+            raise self.fail(key, "must be a list of numbers up to 1e300")
+        return np.array(value, dtype=np.float64)
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Parse and validate one file.
+
+    Raises:
+        Rejected: the file is not a well-formed certificate of this version, or was edited after it was written.
+    """
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_BYTES else b""
+    except OSError as error:
+        raise Rejected(f"cannot be read ({error.strerror})") from None
+    if size > MAX_BYTES:
+        raise Rejected(f"{size} bytes, more than the {MAX_BYTES} a certificate may have")
+    return parse_certificate(strict_json(data, path.name))
+
+
+def parse_certificate(content: Any) -> Certificate:
+    """The same from parsed JSON."""
+    keys = ("format", "version", "tool", "semantics", "weights", "problem", "x", "bounds", "witnesses", "digest", "sha256")
+    top = _Reader(content, "certificate", keys)
+    if top.raw("format") != FORMAT or top.raw("version") != VERSION or isinstance(top.raw("version"), bool):
+        raise Rejected(f"format {top.raw('format')!r} version {top.raw('version')!r} is not {FORMAT} {VERSION}")
+    if top.raw("semantics") != SEMANTICS:
+        raise Rejected("the semantics are not those of this version")
+    unsigned = {key: value for key, value in content.items() if key != "sha256"}
+    if top.text("sha256") != digest_json(unsigned):
+        raise Rejected("the file was edited: its SHA-256 does not match its content")
+    weights = _Reader(top.raw("weights"), "weights", ("sae", "model"))
+    sae = _Reader(weights.raw("sae"), "weights.sae", ("path", "sha256", "input_scale"))
+    model = _Reader(weights.raw("model"), "weights.model", ("path", "sha256"))
+    identity = {
+        "problem": content["problem"],
+        "x": content["x"],
+        "sae": sae.text("sha256"),
+        "input_scale": sae.raw("input_scale"),
+        "model": model.text("sha256"),
+    }
+    if top.text("digest") != digest_json(identity):
+        raise Rejected("the digest does not belong to this problem and these weights")
+    for name in ("bounds", "witnesses"):
+        if not isinstance(top.raw(name), list):
+            raise top.fail(name, "must be a list")
+    return Certificate(
+        tool=top.text("tool"),
+        sae_path=sae.text("path"),
+        sae_digest=sae.text("sha256"),
+        input_scale=None if sae.raw("input_scale") is None else sae.number("input_scale"),
+        model_path=model.text("path"),
+        model_digest=model.text("sha256"),
+        problem=_problem(top.raw("problem")),
+        x=top.numbers("x"),
+        bounds=tuple(_bound(value, f"bounds[{i}]") for i, value in enumerate(top.raw("bounds"))),
+        witnesses=tuple(_witness(value, f"witnesses[{i}]") for i, value in enumerate(top.raw("witnesses"))),
+        digest=top.text("digest"),
+    )
+
+
+def _problem(value: Any) -> Problem:
+    top = _Reader(value, "problem", ("hook", "tokens", "text", "clamp", "threat", "readout", "at_most"))
+    top.text("text")
+    hook = re.fullmatch(r"blocks\.(0|[1-9][0-9]{0,5})\.hook_(resid_pre|resid_post)", top.text("hook"))
+    if hook is None:
+        raise top.fail("hook", "must name a residual stream")
+    clamp = _Reader(top.raw("clamp"), "problem.clamp", ("kind", "features", "values", "positions"))
+    positions = clamp.raw("positions")
+    parsed = Clamp(
+        kind=clamp.text("kind", ("set", "scale", "set-if-active", "add", "drop-error")),
+        features=clamp.features("features"),
+        values=tuple(clamp.numbers("values").tolist()),
+        positions=positions if positions in ("all", "last") else clamp.integers("positions"),
+    )
+    if len(parsed.features) != len(parsed.values):
+        raise clamp.fail("values", "must be one a feature")
+    threat = _Reader(top.raw("threat"), "problem.threat", ("radius", "relative_to", "held", "at", "features"))
+    radius = threat.number("radius")
+    if radius < 0:
+        raise threat.fail("radius", "must not be negative")
+    readout = _Reader(top.raw("readout"), "problem.readout", ("kind", "positive", "negative"))
+    kind = readout.text("kind", ("logit-difference", "token-against-all"))
+    tokens = top.integers("tokens")
+    if not tokens:
+        raise top.fail("tokens", "must not be empty")
+    return Problem(
+        hook=top.text("hook"),
+        layer=int(hook[1]),
+        site=hook[2],
+        tokens=tokens,
+        clamp=parsed,
+        threat=Threat(
+            radius=radius,
+            relative_to=threat.text("relative_to", ("absolute", "h", "e")),
+            held=threat.text("held", ("free", "preactivations", "defended", "code", "unreachable")),
+            at=threat.text("at", ("x", "h", "both")),
+            features=None if threat.raw("features") is None else threat.features("features"),
+        ),
+        readout=Readout(
+            kind=kind,
+            positive=readout.integer("positive"),
+            negative=readout.integer("negative") if kind == "logit-difference" else _null(readout, "negative"),
+        ),
+        at_most=top.number("at_most"),
+    )
+
+
+def _null(reader: _Reader, key: str) -> None:
+    if reader.raw(key) is not None:
+        raise reader.fail(key, "must be null")
+
+
+def _bound(value: Any, where: str) -> BoundStep:
+    keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant")
+    step = _Reader(value, where, keys)
+    radius = None if step.raw("radius") is None else step.number("radius")
+    if radius is not None and radius < 0:
+        raise step.fail("radius", "must not be negative")
+    return BoundStep(
+        method=step.text("method"),
+        theorem=step.text("theorem"),
+        radius=radius,
+        value=step.number("value"),
+        against=None if step.raw("against") is None else step.integer("against"),
+        multipliers=_multipliers(step.raw("multipliers"), f"{where}.multipliers"),
+        tangent=None if step.raw("tangent") is None else step.numbers("tangent"),
+        secant=None if step.raw("secant") is None else step.number("secant"),
+    )
+
+
+def _multipliers(value: Any, where: str) -> Multipliers:
+    if not isinstance(value, dict) or not set(value) <= {"x", "h"}:
+        raise Rejected(f"{where}: multipliers are given by point, x or h")
+    points = {}
+    for point, roles in value.items():
+        reader = _Reader(roles, f"{where}.{point}", ("equal", "upper", "decoder"))
+        points[point] = tuple(_sparse(reader.raw(r), f"{where}.{point}.{r}") for r in ("equal", "upper", "decoder"))
+    return Multipliers(points)
+
+
+def _sparse(value: Any, where: str) -> Sparse:
+    reader = _Reader(value, where, ("features", "values"))
+    features, values = reader.features("features"), reader.numbers("values")
+    if len(features) != len(values):
+        raise reader.fail("values", "must be one a feature")
+    return Sparse(np.array(features, dtype=np.intp), values)
+
+
+def _witness(value: Any, where: str) -> WitnessStep:
+    step = _Reader(value, where, ("delta", "replay", "dtype"))
+    return WitnessStep(delta=step.numbers("delta"), replay=step.number("replay"), dtype=step.text("dtype"))

@@ -1,0 +1,57 @@
+"""Proofs of linear independence: an approximate inverse is computed in floats, then its defect is bounded."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import Array, Ball, gamma, norm, up
+from .errors import Rejected
+
+
+def rescaled(rows: Array) -> Array:
+    """Rows scaled by powers of two (exactly) to a largest entry in [1/2, 1); zero and repeated rows are dropped."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    kept = rows[(largest > 2.0**-900) & (largest < 2.0**900)]
+    if kept.shape[0] != np.count_nonzero(largest):
+        raise Rejected("a held row is too large or too small to be handled exactly")
+    scaled = np.ldexp(kept, -np.frexp(np.abs(kept).max(axis=1, initial=0.0))[1][:, None]) if kept.size else kept
+    if not (np.ldexp(scaled, np.frexp(np.abs(kept).max(axis=1, initial=0.0))[1][:, None]) == kept).all():
+        raise Rejected("a held row spans too many orders of magnitude to be scaled exactly")
+    first = [np.flatnonzero(row)[0] for row in scaled]
+    signs = np.array([np.sign(row[i]) for row, i in zip(scaled, first, strict=True)])
+    return np.unique(scaled * signs[:, None], axis=0) if scaled.size else scaled
+
+
+def _defect(left: Array, right: Array) -> float:
+    """An upper bound of ||I - left @ right||_F, for floats, in exact reals."""
+    n = left.shape[1]
+    difference = left @ right
+    difference[np.diag_indices(difference.shape[0])] -= 1.0
+    error = up((np.abs(left) @ np.abs(right)) * (3 * gamma(n)) + 2.0**-52 * np.abs(difference))
+    return float(norm(Ball(difference.ravel(), error.ravel())).high)
+
+
+def spans_everything(rows: Array) -> bool:
+    """Whether (n, d) rows provably span R^d: some left inverse has a defect below 1."""
+    rows = rescaled(rows)
+    if rows.shape[0] < rows.shape[1]:
+        return False
+    return bool(_defect(np.linalg.pinv(rows), rows) < 1.0)
+
+
+def correction(rows: Array, residual: Ball) -> float:
+    """An upper bound of the length of some c with `rows @ c = residual`, for (n, d) rows.
+
+    Theorem: witness-nearby. With R an approximate right inverse and E = rows R - I, ||E|| < 1, c = R (I + E)^-1 residual.
+
+    Raises:
+        Rejected: the rows are not provably independent.
+    """
+    if rows.shape[0] == 0:
+        return 0.0
+    inverse = np.linalg.pinv(rows)
+    defect = _defect(rows, inverse)
+    if not defect < 0.5:
+        raise Rejected("the held equalities are not provably independent, so no exact point is known near the witness")
+    length = norm(Ball.exact(inverse.ravel())) * norm(residual) / (Ball.exact(1.0) - Ball.exact(defect))
+    return float(length.high)

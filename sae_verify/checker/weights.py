@@ -1,0 +1,103 @@
+"""SAE files, decoded by the checker itself from the published formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import Rejected
+from .files import Tensor, digest_tensors, npz, safetensors, strict_json
+from .sae import Sae
+
+_VECTORS = {
+    "relu": ("b_enc",),
+    "jumprelu": ("b_enc", "threshold"),
+    "topk": ("b_enc",),
+    "gated": ("b_gate", "b_mag", "r_mag"),
+}
+_SAELENS = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk", "gated": "gated"}
+
+
+def load_weights(path: Path, input_scale: float | None) -> Sae:
+    """Read an SAE: a SAELens directory, Gemma Scope's params.npz (or its directory), or plain safetensors."""
+    if (path / "cfg.json").is_file():
+        return _saelens(path, input_scale)
+    if path.suffix == ".npz" or (path / "params.npz").is_file():
+        tensors = npz(path if path.suffix == ".npz" else path / "params.npz")
+        lower = {"W_enc": "w_enc", "W_dec": "w_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
+        if set(tensors) != set(lower.values()):
+            raise Rejected(f"{path.name}: a Gemma Scope file holds {sorted(lower.values())}, found {sorted(tensors)}")
+        renamed = {name: tensors[stored] for name, stored in lower.items()}
+        return build(renamed, "jumprelu", {}, input_scale)
+    if path.suffix == ".safetensors":
+        return _plain(path, input_scale)
+    raise Rejected(f"{path}: no SAE in a format that the checker reads")
+
+
+def build(tensors: Mapping[str, Tensor], architecture: str, settings: dict[str, Any], input_scale: float | None) -> Sae:
+    """The algebra from named tensors and settings; the digest covers both."""
+    allowed = {"k", "rescale_acts_by_decoder_norm", "apply_b_dec_to_input", "normalize_activations"}
+    assert set(settings) <= allowed
+    names = ("W_enc", "W_dec", "b_dec", *_VECTORS[architecture])
+    missing = sorted(set(names) - set(tensors))
+    if missing:
+        raise Rejected(f"SAE tensors {missing} are missing")
+    normalization = settings.get("normalize_activations", "none")
+    if normalization == "expected_average_only_in":
+        if input_scale is None:
+            raise Rejected("normalize_activations='expected_average_only_in' needs an explicit input scale")
+        normalization = "none"
+    if normalization not in ("none", "layer_norm", "constant_norm_rescale"):
+        raise Rejected(f"normalisation {normalization!r} is not known")
+    scale = 1.0 if input_scale is None else input_scale
+    W_enc = tensors["W_enc"].float64()
+    parameters: dict[str, Any] = {}
+    for name in _VECTORS[architecture]:
+        value = tensors[name].float64()
+        parameters[name] = np.full(W_enc.shape[1:], float(value)) if name == "threshold" and value.ndim == 0 else value
+    if architecture == "topk":
+        k = settings.get("k")
+        if isinstance(k, bool) or not isinstance(k, int) or W_enc.ndim != 2 or not 1 <= k <= W_enc.shape[1]:
+            raise Rejected(f"k is {k!r}")
+        parameters |= {"k": k, "rescale": settings.get("rescale_acts_by_decoder_norm") is True}
+    identity = {"architecture": architecture, **settings, "input_scale": input_scale}
+    return Sae(
+        architecture=architecture,
+        W_enc=W_enc,
+        W_dec=tensors["W_dec"].float64(),
+        b_dec=tensors["b_dec"].float64(),
+        parameters=parameters,
+        subtract_b_dec=settings.get("apply_b_dec_to_input") is True,
+        normalization=normalization,
+        input_scale=scale,
+        digest=digest_tensors({name: tensors[name] for name in names}, identity),
+    )
+
+
+def _saelens(directory: Path, input_scale: float | None) -> Sae:
+    config = strict_json((directory / "cfg.json").read_bytes(), "cfg.json")
+    if not isinstance(config, dict):
+        raise Rejected("cfg.json is no object")
+    tensors = safetensors(directory / "sae_weights.safetensors")
+    name = config.get("architecture")
+    architecture = _SAELENS.get(name) if isinstance(name, str) else None
+    if name in ("batchtopk", "matryoshka_batchtopk") and "topk_threshold" in tensors:
+        architecture = "jumprelu"
+        tensors = {**tensors, "threshold": tensors["topk_threshold"]}
+    if architecture is None:
+        raise Rejected(f"cfg.json: architecture {name!r} is not one that the checker reads")
+    if config.get("reshape_activations", "none") != "none":
+        raise Rejected("cfg.json: reshaped activations are not supported")
+    if not isinstance(config.get("apply_b_dec_to_input"), bool):
+        raise Rejected("cfg.json: apply_b_dec_to_input is missing")
+    settings = {key: config[key] for key in ("apply_b_dec_to_input", "normalize_activations") if key in config}
+    if architecture == "topk":
+        settings |= {"k": config.get("k"), "rescale_acts_by_decoder_norm": config.get("rescale_acts_by_decoder_norm", False)}
+    return build(tensors, architecture, settings, input_scale)
+
+
+def _plain(path: Path, input_scale: float | None) -> Sae:
+    raise Rejected(f"{path.name}: plain safetensors are not supported by the checker yet")

@@ -1,0 +1,236 @@
+"""The command line. Results on stdout (`--json` for machines), progress and errors on stderr.
+
+Exit codes: 0 certified or accepted, 1 refuted, 2 usage, 3 undecided, 4 certificate rejected, 5 unsupported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sae_verify import __version__
+from sae_verify.errors import SaeVerifyError
+
+EXIT = {"certified": 0, "refuted": 1, "undecided": 3, "unsupported": 5}
+
+
+class _Group(click.Group):
+    """Turns the package's typed errors into one line on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SaeVerifyError as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sae-verify")
+def main() -> None:
+    """Can a clamp on SAE features be bypassed through the error term? Certified, refuted or undecided."""
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Any]:
+    """A progress bar on stderr; yields a callback (stage, fraction)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[stage]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=1.0, stage="loading")
+
+        def update(stage: str, fraction: float) -> None:
+            progress.update(task, completed=fraction, stage=stage)
+
+        yield update
+
+
+def _worst(names: Iterable[str]) -> int:
+    """One exit code for many prompts: refuted before unsupported before undecided before certified."""
+    found = set(names)
+    return next((EXIT[name] for name in ("refuted", "unsupported", "undecided") if name in found), 0)
+
+
+def _print(results: list[Any], title: str, *, as_json: bool) -> None:
+    from sae_verify.report import table as report
+
+    if as_json:
+        for result in results:
+            click.echo(json.dumps(report.as_json(result)))
+    else:
+        width = None if sys.stdout.isatty() else 150
+        Console(width=width).print(report.table(title, results))
+
+
+def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
+    from sae_verify.certify import certify
+    from sae_verify.problem_file import load_problem
+
+    with _bar(path.stem) as progress:
+        problem = load_problem(path)
+        return problem.title, list(certify(problem, out=out, progress=progress))
+
+
+@main.command()
+@click.argument("problem", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the certificates.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
+def certify(problem: Path, out: Path | None, *, as_json: bool) -> None:
+    """Decide every prompt of PROBLEM (a problem.toml): bounds, attacks, replay, evidence, verdict."""
+    title, results = _certify(problem, out)
+    _print(results, title, as_json=as_json)
+    sys.exit(_worst(result.verdict.name for result in results))
+
+
+@main.command()
+@click.argument("problem", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
+def attack(problem: Path, *, as_json: bool) -> None:
+    """Only attack PROBLEM: the best replayed perturbation at its radius, and the smallest recovering radius."""
+    import numpy as np
+
+    from sae_verify.attacks import Pgd, replay, smallest_radius
+    from sae_verify.attacks import attack as search
+    from sae_verify.geometry.instance import prepare
+    from sae_verify.problem_file import load_problem
+
+    with _bar(problem.stem) as progress:
+        batch = prepare(load_problem(problem))
+        progress("attack", 0.2)
+        settings = Pgd()
+        found = search(batch, batch.radii, settings)
+        progress("radius", 0.5)
+        radii, deltas = smallest_radius(batch, settings, np.zeros(len(batch.instances)), found)
+        progress("replay", 0.9)
+        first, second = replay(batch, found.delta), replay(batch, deltas)
+    broken = False
+    for instance, here, there, radius in zip(batch.instances, first, second, radii, strict=True):
+        recovered = here.held and here.value > instance.tau
+        broken |= recovered
+        known = there.held and there.value > instance.tau
+        row = {
+            "case": batch.problem.title,
+            "prompt": batch.problem.prompts[instance.index],
+            "readout_base": instance.base,
+            "readout_defended": instance.defended,
+            "replayed": here.value,
+            "held": here.held,
+            "recovered": recovered,
+            "radius": radius if known else None,
+            "norm_h": instance.norm_h,
+            "norm_e": instance.norm_e,
+        }
+        if as_json:
+            click.echo(json.dumps(row))
+        else:
+            smallest = f"{radius / instance.norm_h:.4g} ‖h‖" if known else "none found"
+            click.echo(
+                f"{row['prompt']}\n  base {instance.base:.3f}, clamped {instance.defended:.3f}, "
+                f"replayed {here.value:.3f}{' (recovered)' if recovered else ''}; smallest recovering radius {smallest}"
+            )
+    sys.exit(EXIT["refuted"] if broken else EXIT["undecided"])
+
+
+@main.command()
+@click.argument("certificates", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--sae", type=click.Path(path_type=Path), help="The SAE's files (default: as recorded).")
+@click.option("--model", type=click.Path(path_type=Path), help="The model's directory (default: as recorded).")
+@click.option("--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a certificate.")
+def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, *, again: bool, as_json: bool) -> None:
+    """Re-verify CERTIFICATES against your own weights. No torch, no solver."""
+    from sae_verify import checker
+
+    rejected = False
+    for path in certificates:
+        row: dict[str, Any] = {"certificate": str(path)}
+        try:
+            report = checker.check(path, sae=sae, model=model)
+            if again:
+                from sae_verify.certificates.replay import replay_certificate
+
+                row["replay"] = replay_certificate(path, sae=sae, model=model)
+        except checker.Rejected as reason:
+            rejected = True
+            row |= {"accepted": False, "reason": str(reason)}
+        else:
+            upper = report.upper if report.upper < float("inf") else None
+            row |= {"accepted": True, "verdict": report.verdict, "at_most": report.at_most, "upper": upper}
+            row |= {"radius": report.radius, "digest": report.digest, "assumptions": list(checker.ASSUMPTIONS)}
+        if as_json:
+            click.echo(json.dumps(row))
+        elif row["accepted"]:
+            note = f"; {row['replay']}" if again else ""
+            click.echo(f"accepted  {path}: {row['verdict']}; readout <= {row['upper']!r} at radius {row['radius']:.6g}{note}")
+        else:
+            click.echo(f"rejected  {path}: {row['reason']}")
+    if not as_json and not rejected:
+        click.echo("An accepted certificate still rests on: " + "; ".join(checker.ASSUMPTIONS) + ".", err=True)
+    sys.exit(4 if rejected else 0)
+
+
+@main.command()
+@click.argument("sae")
+@click.option("--id", "identifier", help="Subfolder of a release.")
+@click.option("--input-scale", type=float, help="For normalize_activations=expected_average_only_in.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def inspect(sae: str, identifier: str | None, input_scale: float | None, *, as_json: bool) -> None:
+    """Say what an SAE is and what its decoder can reach."""
+    from sae_verify.geometry.inspect import inspect_sae
+    from sae_verify.sae import load_sae
+
+    facts = inspect_sae(load_sae(sae, identifier, input_scale=input_scale))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {value}")
+
+
+@main.command()
+@click.option("--cases", type=click.Path(path_type=Path), help="Directory of bundled cases (default: examples/cases).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
+def demo(cases: Path | None, out: Path, *, as_json: bool) -> None:
+    """Run the main job on the bundled cases: certify, attack, replay, write certificates, check them again."""
+    from sae_verify import checker
+
+    started = time.perf_counter()
+    cases = cases or _bundled()
+    problems = sorted(cases.glob("*/problem_*.toml"))
+    if not problems:
+        raise click.UsageError(f"there are no problems below {cases}")
+    counts: dict[str, int] = {}
+    written: list[Path] = []
+    for path in problems:
+        title, results = _certify(path, out)
+        _print(results, title, as_json=as_json)
+        for result in results:
+            counts[result.verdict.name] = counts.get(result.verdict.name, 0) + 1
+            written += [result.certificate] if result.certificate else []
+    accepted = sum(checker.check(path).verdict is not None for path in written)
+    if not as_json:
+        verdicts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        seconds = time.perf_counter() - started
+        click.echo(f"{verdicts}; the checker accepted {accepted} of {len(written)} certificates in {out}; {seconds:.0f} s")
+
+
+def _bundled() -> Path:
+    """The cases beside the package in a checkout, or below the working directory."""
+    for base in (Path(__file__).resolve().parent.parent, Path.cwd()):
+        if (base / "examples" / "cases").is_dir():
+            return base / "examples" / "cases"
+    raise click.UsageError("the bundled cases are in the repository's examples/cases; give --cases")
+
+
+if __name__ == "__main__":
+    main()

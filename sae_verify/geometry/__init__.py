@@ -1,0 +1,1 @@
+"""Subspaces, held cells and linear worst cases; and problems as numbers."""

@@ -1,0 +1,163 @@
+"""The polyhedron of perturbations that keep what the threat model holds.
+
+Theorem: held-cell. For every architecture and every point, what is held is
+
+    equal @ delta = 0      and      sign * normals @ delta <= slack,
+
+with encoder columns (or decoder rows) as normals: an active feature keeps its value iff its pre-activation does not move,
+and an inactive one stays off iff its pre-activation does not rise by more than its slack. For a TopK SAE with only some features held,
+the set is not convex; `outer` contains it (bounds) and `inner` is contained in it (attacks). Elsewhere both are the set
+itself, up to its boundary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae_verify.problem import ErrorBall
+from sae_verify.sae.base import SAE
+from sae_verify.sae.topk import TopKSAE
+
+Array = NDArray[np.float64]
+Point = Literal["x", "h"]
+Side = Literal["outer", "inner"]
+
+
+class Row(NamedTuple):
+    """Where a held equality comes from: the point, `equal` (encoder column) or `decoder` (decoder row), the feature."""
+
+    point: Point
+    role: Literal["equal", "decoder"]
+    feature: int
+
+
+@dataclass(frozen=True, eq=False)
+class HalfSpaces:
+    """`sign * normals[j] . delta <= slack[j]` for every feature j with finite slack; the normals are shared, not copied."""
+
+    point: Point
+    sign: float
+    normals: Array  # (d_sae, d)
+    slack: Array  # (d_sae,), inf where there is no constraint
+
+
+@dataclass(frozen=True, eq=False)
+class HeldCell:
+    """What one prompt's perturbations must satisfy, besides their norm.
+
+    Attributes:
+        width: d, the residual stream's width.
+        equal: (n, d) rows with `equal @ delta = 0`; they may be dependent.
+        rows: what each of them is.
+        half_spaces: families of inequalities; zero always satisfies them.
+    """
+
+    width: int
+    equal: Array
+    rows: tuple[Row, ...]
+    half_spaces: tuple[HalfSpaces, ...]
+
+    @cached_property
+    def basis(self) -> Array:
+        """Orthonormal basis of the span of the equalities, (d, rank); numerical rank at 1e-12 of the largest."""
+        if not self.equal.size:
+            return np.zeros((self.width, 0))
+        length = np.linalg.norm(self.equal, axis=1, keepdims=True)
+        rows = self.equal / np.where(length > 0, length, 1.0)
+        _, sigma, right = np.linalg.svd(rows, full_matrices=False)
+        return np.ascontiguousarray(right[sigma > 1e-12 * sigma[0]].T) if sigma[0] > 0 else np.zeros((self.width, 0))
+
+    @property
+    def rank(self) -> int:
+        """Dimensions that the equalities take away, numerically."""
+        return self.basis.shape[1]
+
+    @property
+    def trivial(self) -> bool:
+        """Whether the equalities leave only delta = 0, so that a certificate says nothing about the model."""
+        return self.rank == self.width
+
+    def free_part(self, v: Array) -> Array:
+        """Orthogonal projection of (..., d) onto the equalities' null space; twice, against cancellation."""
+        for _ in range(2):
+            v = v - (v @ self.basis) @ self.basis.T
+        return v
+
+
+def held_cell(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, h: Array, side: Side) -> HeldCell:
+    """The held cell of one prompt.
+
+    Args:
+        sae: in float64.
+        threat: what is held, and where.
+        defended: S, the features that `preactivations` and `defended` speak of.
+        x: residual before the clamp, (d,).
+        h: defended state, (d,).
+        side: `outer` for bounds, `inner` for attacks.
+
+    Raises:
+        UnsupportedError: pre-activations are held and the SAE's normalisation is not linear.
+    """
+    points: tuple[Point, ...] = ("x", "h") if threat.at == "both" else (threat.at,)  # type: ignore[assignment]
+    parts = [_at_point(sae, threat, defended, x if point == "x" else h, point, side) for point in points]
+    equal = np.concatenate([part.equal for part in parts])
+    return HeldCell(
+        width=sae.d_in,
+        equal=equal,
+        rows=tuple(row for part in parts for row in part.rows),
+        half_spaces=tuple(family for part in parts for family in part.half_spaces),
+    )
+
+
+def _at_point(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], at: Array, point: Point, side: Side) -> HeldCell:
+    d = sae.d_in
+    nothing = np.zeros((0, d))
+    if threat.held == "free":
+        return HeldCell(d, nothing, (), ())
+    encoder = sae.W_enc.numpy().T  # (d_sae, d), a view of the weights
+    tensor = torch.from_numpy(at)
+    active = sae.active(tensor).numpy()  # (d_sae,)
+    if threat.held == "unreachable":
+        chosen = np.flatnonzero(active) if threat.features is None else np.array(threat.features)
+        return HeldCell(d, sae.W_dec.numpy()[chosen], _rows(point, "decoder", chosen), ())
+    sae.normalization.linear_scale(f"the held set {threat.held!r}")
+    if threat.held == "preactivations":
+        chosen = np.array(defended)
+        return HeldCell(d, encoder[chosen], _rows(point, "equal", chosen), ())
+    held = np.ones(sae.d_sae, dtype=bool)
+    if threat.held == "defended":
+        held[:] = False
+        held[list(defended)] = True
+    chosen = np.flatnonzero(held & active)
+    room = sae.slack(tensor).numpy()  # (d_sae,)
+    if isinstance(sae, TopKSAE) and not held.all():
+        families = _selection(sae, tensor, active, held, encoder, point) if side == "inner" else ()
+    else:
+        families = (HalfSpaces(point, 1.0, encoder, np.where(~active & held, room, np.inf)),)
+    return HeldCell(d, encoder[chosen], _rows(point, "equal", chosen), families)
+
+
+def _selection(
+    sae: TopKSAE, at: torch.Tensor, active: NDArray[np.bool_], held: NDArray[np.bool_], encoder: Array, point: Point
+) -> tuple[HalfSpaces, ...]:
+    """Half-spaces on which a TopK SAE selects the same features (theorem held-cell (c)); outside them S may lose its place.
+
+    The level that separates on from off is half-way between the least score on and the largest off.
+    """
+    norms = sae.W_dec.norm(dim=1).numpy() if sae.rescale_by_decoder_norm else np.ones(sae.d_sae)
+    above = (sae.scores(at) - sae.cutoff(at)).numpy()  # (d_sae,), at most 0 where off
+    half = 0.5 * float(np.min(-above[~active], initial=np.inf)) if not active.all() else 0.0
+    unit = norms * sae.normalization.linear_scale("the held set")
+    off = np.where(~active, (-above - half) / unit, np.inf)
+    on = np.where(active & ~held, (above + half) / unit, np.inf)
+    return HalfSpaces(point, 1.0, encoder, off), HalfSpaces(point, -1.0, encoder, on)
+
+
+def _rows(point: Point, role: Literal["equal", "decoder"], features: NDArray[np.integer]) -> tuple[Row, ...]:
+    return tuple(Row(point, role, int(feature)) for feature in features)

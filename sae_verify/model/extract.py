@@ -1,0 +1,54 @@
+"""From one run of the real model to its tail."""
+
+from __future__ import annotations
+
+import torch
+
+from sae_verify.model.agreement import check_tail
+from sae_verify.model.hook_point import HookPoint
+from sae_verify.model.language_model import Model
+from sae_verify.model.prompts import Prompts
+from sae_verify.model.run import Edit, Run, run
+from sae_verify.model.tail import Tail
+
+
+def make_tail(model: Model, prompts: Prompts, hook: HookPoint, edit: Edit | None = None) -> tuple[Tail, Run]:
+    """Run the edited model once, extract the tail at each prompt's last position, and compare it with the model.
+
+    Args:
+        model: any supported architecture and dtype.
+        prompts: (B, T).
+        hook: where the residual is edited and later perturbed.
+        edit: the clamp; None for the unedited model.
+
+    Returns:
+        The tail, whose `agreement` is set, and the edited run.
+
+    Raises:
+        HookPointError: the model has no such layer.
+        ShapeError: the edit changes the shape.
+        TailMismatchError: the tail disagrees with the model.
+    """
+    with torch.no_grad():
+        edited = run(model, prompts, hook, edit, block_inputs=True)
+        tail = _extract(model, prompts, hook, edited)
+    agreement = check_tail(tail, model, prompts, hook, edited)
+    return tail.with_agreement(agreement), edited
+
+
+def _extract(model: Model, prompts: Prompts, hook: HookPoint, edited: Run) -> Tail:
+    """Build the tail from the block inputs that the run showed."""
+    adapter, module = model.adapter, model.module
+    lengths = prompts.lengths.to(model.device)
+    rows = torch.arange(len(prompts), device=model.device)
+    unembed = adapter.unembed(module)
+    return Tail(
+        blocks=tuple(
+            adapter.block(module, layer, inputs, lengths)
+            for layer, inputs in enumerate(edited.block_inputs, start=hook.first_block)
+        ),
+        final_norm=adapter.final_norm(module),
+        unembed=unembed.weight,
+        unembed_bias=unembed.bias,
+        base=edited.edited[rows, lengths - 1].to(torch.float64),
+    )

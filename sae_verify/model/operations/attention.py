@@ -1,0 +1,171 @@
+"""Self-attention as seen from the last position of each prompt.
+
+The keys and values of the earlier positions do not depend on the last one, so they are constants. The last position
+contributes its query, its own key and its own value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_verify.model.operations.linear import Linear
+from sae_verify.model.operations.norm import Norm
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionWeights:
+    """The stored part of an attention: projections and the shape of the score.
+
+    The score of key k for query q is cap(scale * q.k), with cap(s) = c tanh(s / c) or the identity. Query head
+    `h` reads key-value head `h // (n_heads // n_kv_heads)`.
+
+    Attributes:
+        query: (n_heads * d_head, d).
+        key: (n_kv_heads * d_head, d).
+        value: (n_kv_heads * d_head, d).
+        output: (d, n_heads * d_head).
+        n_heads: query heads.
+        n_kv_heads: key-value heads; it divides n_heads.
+        scale: multiplies q.k.
+        softcap: c, or None.
+        window: a position sees itself and the window - 1 before it; None means all before it.
+        query_norm: norm of each query head over d_head, before the rotation; or None.
+        key_norm: the same for keys.
+    """
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    n_heads: int
+    n_kv_heads: int
+    scale: float
+    softcap: float | None = None
+    window: int | None = None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self.query.weight.shape[0] // self.n_heads
+
+    def queries(self, y: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+        """Rotated queries of y (B, n, d), shape (B, n, n_heads, d_head); cos, sin as for `rotate`."""
+        return self._heads(self.query(y), self.n_heads, self.query_norm, cos, sin)
+
+    def keys(self, y: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+        """Rotated keys of y (B, n, d), shape (B, n, n_kv_heads, d_head); cos, sin as for `rotate`."""
+        return self._heads(self.key(y), self.n_kv_heads, self.key_norm, cos, sin)
+
+    def values(self, y: Tensor) -> Tensor:
+        """Values of y (B, n, d), shape (B, n, n_kv_heads, d_head)."""
+        return self.value(y).unflatten(-1, (self.n_kv_heads, self.d_head))
+
+    def _heads(self, y: Tensor, heads: int, norm: Norm | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+        split = y.unflatten(-1, (heads, self.d_head))  # (B, n, heads, d_head)
+        if norm is not None:
+            split = norm(split)
+        return split if cos is None or sin is None else rotate(split, cos, sin)
+
+    def at_last(self, y: Tensor, lengths: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Attention:
+        """Fix the keys and values of every position before each prompt's last.
+
+        Args:
+            y: (B, T, d) float64, the normed input of the attention at every position, right-padded.
+            lengths: (B,) int64, number of real positions of each prompt.
+            cos: (T, d_head) rotation table, or None for no rotation.
+            sin: (T, d_head).
+        """
+        past = y.shape[1] - 1
+        position = torch.arange(past, device=y.device)  # (P,)
+        last = (lengths - 1)[:, None]  # (B, 1)
+        visible = position < last  # (B, P)
+        if self.window is not None:
+            visible &= position > last - self.window
+        hidden = ~visible[:, None, :, None]  # (B, 1, P, 1)
+        past_tables = (None, None) if cos is None or sin is None else (cos[:past], sin[:past])
+        own_tables = (None, None) if cos is None or sin is None else (cos[last], sin[last])  # (B, 1, d_head)
+        keys = self.keys(y[:, :past], *past_tables).transpose(1, 2)  # (B, n_kv_heads, P, d_head)
+        values = self.values(y[:, :past]).transpose(1, 2)
+        return Attention(
+            weights=self,
+            keys=keys.masked_fill(hidden, 0.0).contiguous(),
+            values=values.masked_fill(hidden, 0.0).contiguous(),
+            visible=visible,
+            cos=own_tables[0],
+            sin=own_tables[1],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Attention output at the last position as a function of the normed input there.
+
+    Attributes:
+        weights: the stored part.
+        keys: (B, n_kv_heads, P, d_head) float64, constant; zero where not visible. P = T - 1.
+        values: (B, n_kv_heads, P, d_head) float64, constant; zero where not visible.
+        visible: (B, P) bool, which earlier positions the last one attends to.
+        cos: (B, 1, d_head) rotation at the last position, or None.
+        sin: (B, 1, d_head), or None.
+    """
+
+    weights: AttentionWeights
+    keys: Tensor
+    values: Tensor
+    visible: Tensor
+    cos: Tensor | None
+    sin: Tensor | None
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """Map y (B, *, d), the normed input at the last position, to the attention output (B, *, d)."""
+        weights = self.weights
+        flat = y.reshape(y.shape[0], -1, y.shape[-1])  # (B, R, d)
+        batch, variants = flat.shape[:2]
+        kv_heads, group, d_head = weights.n_kv_heads, weights.n_heads // weights.n_kv_heads, weights.d_head
+        query = weights.queries(flat, self.cos, self.sin)  # (B, R, H, d_head)
+        query = query.unflatten(2, (kv_heads, group)).transpose(1, 2)  # (B, Hkv, R, G, d_head)
+        own_key = weights.keys(flat, self.cos, self.sin).transpose(1, 2).unsqueeze(3)  # (B, Hkv, R, 1, d_head)
+        own_value = weights.values(flat).transpose(1, 2).unsqueeze(3)  # (B, Hkv, R, 1, d_head)
+        stacked = query.reshape(batch, kv_heads, variants * group, d_head)
+        past_scores = (stacked @ self.keys.mT).unflatten(2, (variants, group))  # (B, Hkv, R, G, P)
+        own_score = (query * own_key).sum(-1, keepdim=True)  # (B, Hkv, R, G, 1)
+        scores = torch.cat([past_scores, own_score], -1) * weights.scale  # (B, Hkv, R, G, P + 1)
+        if weights.softcap is not None:
+            scores = weights.softcap * torch.tanh(scores / weights.softcap)
+        own_visible = self.visible.new_ones(batch, 1)
+        unseen = ~torch.cat([self.visible, own_visible], -1)[:, None, None, None]  # (B, 1, 1, 1, P + 1)
+        pattern = scores.masked_fill(unseen, -torch.inf).softmax(-1)
+        past_pattern = pattern[..., :-1].reshape(batch, kv_heads, variants * group, -1)
+        mixed = (past_pattern @ self.values).unflatten(2, (variants, group))  # (B, Hkv, R, G, d_head)
+        mixed = mixed + pattern[..., -1:] * own_value
+        merged = mixed.transpose(1, 2).reshape(batch, variants, -1)  # (B, R, H * d_head)
+        return weights.output(merged).reshape(y.shape)
+
+    def select(self, indices: Tensor) -> Attention:
+        """Return the same attention for the prompts `indices` (n,) int64."""
+        return dataclasses.replace(
+            self,
+            keys=self.keys[indices],
+            values=self.values[indices],
+            visible=self.visible[indices],
+            cos=None if self.cos is None else self.cos[indices],
+            sin=None if self.sin is None else self.sin[indices],
+        )
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each head, halves paired: x cos + (-x2, x1) sin.
+
+    Args:
+        x: (B, n, heads, d_head).
+        cos: (n, d_head), or (B, 1, d_head) for one position a prompt.
+        sin: as cos.
+    """
+    first, second = x.chunk(2, -1)
+    return x * cos.unsqueeze(-2) + torch.cat([-second, first], -1) * sin.unsqueeze(-2)

@@ -1,0 +1,306 @@
+"""The question as data: which clamp, against which perturbations, judged by which readout.
+
+Everything here is frozen and validated once, at construction. Nothing here needs torch: features and tokens are
+checked against a loaded SAE and model when a `Problem` is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+from sae_verify.errors import FeatureError, InputError, PromptError, ShapeError, ThreatError, UnsupportedError
+
+if TYPE_CHECKING:
+    from sae_verify.model import HookPoint, Model
+    from sae_verify.sae import SAE
+
+ClampKind = Literal["set", "scale", "set-if-active", "add", "drop-error"]
+Held = Literal["free", "preactivations", "defended", "code", "unreachable"]
+At = Literal["x", "h", "both"]
+RelativeTo = Literal["absolute", "h", "e"]
+Positions = Literal["all", "last"] | tuple[int, ...]
+
+DEFAULT_AT: dict[str, At] = {"free": "h", "preactivations": "h", "defended": "h", "code": "x", "unreachable": "x"}
+"""Where a held set is evaluated unless the threat says otherwise: the code before the clamp (only the error term
+differs), everything else on the re-encoded defended state, as in the published attack."""
+
+
+def _finite(value: float, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{what} is {value!r}", rule="it must be a finite number", remedy="give a real number")
+    return float(value)
+
+
+def _features(features: Iterable[int], what: str) -> tuple[int, ...]:
+    result = tuple(features)
+    for feature in result:
+        if isinstance(feature, bool) or not isinstance(feature, int) or feature < 0:
+            raise FeatureError(
+                f"{what} contains {feature!r}", rule="features are integers from 0", remedy="give indices into W_dec"
+            )
+    if len(set(result)) != len(result):
+        repeated = sorted({f for f in result if result.count(f) > 1})
+        raise FeatureError(
+            f"{what} repeats {repeated}", rule="each feature may occur once", remedy="remove the repetition"
+        )
+    return result
+
+
+def _positions(positions: object) -> Positions:
+    if positions in ("all", "last"):
+        return positions  # type: ignore[return-value]
+    if isinstance(positions, Sequence) and not isinstance(positions, str):
+        result = tuple(positions)
+        if result and all(isinstance(p, int) and not isinstance(p, bool) and p >= 0 for p in result):
+            if len(set(result)) != len(result):
+                raise InputError(f"positions repeat in {result}", rule="each position may occur once")
+            return result
+    raise InputError(
+        f"positions is {positions!r}",
+        rule="it must be 'all', 'last' or a non-empty list of integers from 0",
+        remedy="use positions='all'",
+    )
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """What is written into the code `z` at the hook: `z'`; the residual becomes `h = x + (z' - z) W_dec`.
+
+    Kinds: `set` (z' = v), `scale` (z' = v z), `set-if-active` (z' = v where z != 0), `add` (z' = z + v) and
+    `drop-error` (z' = v, and the reconstruction D(z') goes on without the error term). Use the constructors.
+
+    Attributes:
+        kind: one of the five kinds.
+        features: clamped features, in the order of `values`.
+        values: one number a feature, in the units of the SAE's code.
+        positions: `all`, `last` (the readout position) or explicit token positions.
+    """
+
+    kind: ClampKind
+    features: tuple[int, ...]
+    values: tuple[float, ...]
+    positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ClampKind):
+            raise InputError(
+                f"clamp kind is {self.kind!r}", rule=f"it must be one of {', '.join(get_args(ClampKind))}"
+            )
+        object.__setattr__(self, "features", _features(self.features, "the clamp"))
+        object.__setattr__(self, "values", tuple(_finite(v, "a clamp value") for v in self.values))
+        object.__setattr__(self, "positions", _positions(self.positions))
+        if len(self.features) != len(self.values):
+            raise InputError(
+                f"the clamp has {len(self.features)} features and {len(self.values)} values",
+                rule="there must be one value a feature",
+            )
+        if not self.features and self.kind != "drop-error":
+            raise FeatureError("the clamp has no feature", rule="a clamp changes at least one feature")
+
+    @staticmethod
+    def _make(kind: ClampKind, values: Mapping[int, float], positions: object) -> Clamp:
+        return Clamp(kind, tuple(values), tuple(values.values()), positions)  # type: ignore[arg-type]
+
+    @classmethod
+    def set(cls, values: Mapping[int, float], positions: object = "all") -> Clamp:
+        """Every listed feature takes its value: z'_i = v_i."""
+        return cls._make("set", values, positions)
+
+    @classmethod
+    def scale(cls, factors: Mapping[int, float], positions: object = "all") -> Clamp:
+        """Every listed feature is multiplied: z'_i = v_i z_i."""
+        return cls._make("scale", factors, positions)
+
+    @classmethod
+    def set_if_active(cls, values: Mapping[int, float], positions: object = "all") -> Clamp:
+        """Listed features that are on take their value; the others stay off."""
+        return cls._make("set-if-active", values, positions)
+
+    @classmethod
+    def add(cls, values: Mapping[int, float], positions: object = "all") -> Clamp:
+        """Steering: z'_i = z_i + v_i, hence h = x + v_i d_i."""
+        return cls._make("add", values, positions)
+
+    @classmethod
+    def drop_error(cls, values: Mapping[int, float] | None = None, positions: object = "all") -> Clamp:
+        """Listed features are set, and the reconstruction replaces the residual: h = D(z')."""
+        return cls._make("drop-error", values or {}, positions)
+
+
+@dataclass(frozen=True)
+class ErrorBall:
+    """Threat model: every `delta` at the readout position with `||delta||_2 <= radius * scale` that keeps what is held.
+
+    Attributes:
+        radius: non-negative and finite; `scale` is 1, ||h|| or ||e|| by `relative_to`.
+        relative_to: `absolute`, `h` (norm of the defended state) or `e` (norm of the SAE's own error term).
+        held: `free` (nothing), `preactivations` (E_S^T delta = 0), `defended` (the code of S keeps its values),
+            `code` (the whole code keeps its values), `unreachable` (delta orthogonal to decoder rows).
+        at: where it is held: `x` before the clamp, `h` after it, or `both`; None takes the default of `held`.
+        features: S, the defended set. None means the clamped features; for `unreachable`, the active ones.
+    """
+
+    radius: float
+    relative_to: RelativeTo = "h"
+    held: Held = "code"
+    at: At | None = None
+    features: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        bad = isinstance(self.radius, bool) or not isinstance(self.radius, (int, float))
+        if bad or not math.isfinite(self.radius) or self.radius < 0:
+            raise ThreatError(
+                f"radius is {self.radius!r}", rule="it must be finite and not negative", remedy="use e.g. radius=0.05"
+            )
+        object.__setattr__(self, "radius", float(self.radius))
+        for name, allowed in (("relative_to", RelativeTo), ("held", Held)):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise ThreatError(f"{name} is {value!r}", rule=f"it must be one of {', '.join(get_args(allowed))}")
+        if self.at is None:
+            object.__setattr__(self, "at", DEFAULT_AT[self.held])
+        if self.at not in get_args(At):
+            raise ThreatError(f"at is {self.at!r}", rule=f"it must be one of {', '.join(get_args(At))}")
+        if self.features is not None:
+            object.__setattr__(self, "features", _features(self.features, "the held set"))
+            if self.held in ("free", "code"):
+                raise ThreatError(
+                    f"features are given for held={self.held!r}",
+                    rule="'free' holds no feature and 'code' holds all of them",
+                    remedy="leave features out, or use held='defended'",
+                )
+            if not self.features:
+                raise ThreatError("the held set is empty", rule="it names at least one feature", remedy="held='free'")
+
+
+Token = str | int
+"""A token by text (one token in the model's vocabulary) or by id."""
+
+
+@dataclass(frozen=True)
+class LogitDifference:
+    """Readout logit(positive) - logit(negative), before any final soft-cap (strictly increasing: same sign)."""
+
+    positive: Token
+    negative: Token
+
+    kind = "logit-difference"
+
+
+@dataclass(frozen=True)
+class TokenAgainstAll:
+    """Readout logit(token) - max over all others: positive iff the model would say `token`.
+
+    The family is `min over o of logit(token) - logit(o)`: one member below the claim certifies it.
+    """
+
+    token: Token
+
+    kind = "token-against-all"
+
+
+Readout = LogitDifference | TokenAgainstAll
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The claim to certify: readout <= tau for every admissible perturbation."""
+
+    tau: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tau", _finite(self.tau, "the claim's threshold tau"))
+
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A batch of questions that differ only in prompt and readout.
+
+    Attributes:
+        model: from `load_model`.
+        sae: from `load_sae`.
+        prompts: texts or token ids; perturbation and readout are at each prompt's last position.
+        clamp: what is written into the code.
+        threat: which perturbations are admissible.
+        readout: one for all prompts, or one a prompt.
+        claim: readout <= tau.
+        hook: TransformerLens name; None takes the SAE's own metadata.
+        title: a name for tables and file names.
+
+    Raises:
+        InputError and its kinds, each naming the value, the rule and the remedy.
+    """
+
+    model: Model
+    sae: SAE
+    prompts: Sequence[Prompt]
+    clamp: Clamp
+    threat: ErrorBall
+    readout: Readout | Sequence[Readout]
+    claim: AtMost = field(default_factory=lambda: AtMost(0.0))
+    hook: str | HookPoint | None = None
+    title: str = "problem"
+
+    def __post_init__(self) -> None:
+        if not self.prompts or isinstance(self.prompts, str):
+            raise PromptError(
+                f"prompts is {self.prompts!r}", rule="it is a non-empty list of prompts", remedy="use prompts=['...']"
+            )
+        readouts = self.readout if isinstance(self.readout, Sequence) else (self.readout,) * len(self.prompts)
+        if len(readouts) != len(self.prompts):
+            raise InputError(
+                f"{len(readouts)} readouts for {len(self.prompts)} prompts",
+                rule="give one readout for all prompts, or one a prompt",
+            )
+        object.__setattr__(self, "readout", tuple(readouts))
+        hook = self.hook if self.hook is not None else self.sae.source.hook_name
+        if hook is None:
+            raise InputError(
+                "no hook point is given and the SAE's metadata names none",
+                rule="the SAE reads one hook point of the model",
+                remedy="pass hook='blocks.6.hook_resid_post'",
+            )
+        object.__setattr__(self, "hook", self.model.hook_point(hook))
+        if self.sae.d_in != self.model.d_model:
+            raise ShapeError(
+                f"the SAE reads {self.sae.d_in} dimensions and the model's residual stream has {self.model.d_model}",
+                rule="they must be equal",
+                remedy="load the SAE that was trained on this model",
+            )
+        for what, features in (("the clamp", self.clamp.features), ("the held set", self.threat.features or ())):
+            outside = [f for f in features if f >= self.sae.d_sae]
+            if outside:
+                raise FeatureError(
+                    f"{what} names features {outside}",
+                    rule=f"this SAE has features 0 to {self.sae.d_sae - 1}",
+                    remedy="check the indices against the SAE that was loaded",
+                )
+        if self.clamp.kind == "drop-error" and self.threat.at != "h" and self.threat.held != "free":
+            raise UnsupportedError(
+                f"clamp 'drop-error' with features held at {self.threat.at!r}",
+                rule="a clamp that drops the error term leaves nothing at x to perturb",
+                remedy="hold at 'h', where delta is added to the reconstruction",
+            )
+
+    @property
+    def readouts(self) -> tuple[Readout, ...]:
+        """One readout a prompt."""
+        assert isinstance(self.readout, tuple)
+        return self.readout
+
+    @property
+    def hook_point(self) -> HookPoint:
+        """The parsed hook point."""
+        assert self.hook is not None and not isinstance(self.hook, str)
+        return self.hook
+
+    @property
+    def held_features(self) -> tuple[int, ...]:
+        """S: the features the threat model keeps, where it names some."""
+        return self.clamp.features if self.threat.features is None else self.threat.features
