@@ -109,7 +109,7 @@ def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_
         _sandwich(instance, float(value), found)
     progress("done", 1.0)
     return tuple(
-        _Found(instance, bounds[i], tuple(w[i] for w in witnesses), seconds)
+        _Found(instance, bounds[i], tuple(w[i] for w in witnesses if w[i][0].any() or w is witnesses[0]), seconds)
         for i, instance in enumerate(batch.instances)
     )
 
@@ -157,21 +157,15 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
     start = time.perf_counter()
     instance = found.instance
     tau = instance.tau
-    good = [(delta, r) for delta, r in found.witnesses if r.held]
-    breaking = [(delta, r) for delta, r in good if r.value > tau]
     path = directory / f"{_slug(problem.title)}-{instance.index:03d}.cert"
-    witnesses = [Witness(delta, r.value, r.dtype) for delta, r in breaking]
-    # An unneeded bound costs nothing to check and documents the bracket.
-    report = _written(problem, found, weights, witnesses, path)
+    good = [(delta, r) for delta, r in found.witnesses if r.held]
+    report = _written(problem, found, weights, good, path)
     if report is None:
         # A witness that is not provably admissible is no evidence; the bounds stand without it.
-        report = _written(problem, found, weights, [], path)
-        breaking = []
-    if report is None:
-        raise SoundnessError(
-            f"prompt {instance.index}: the checker refused the bounds", rule="what is searched must be provable"
-        )
-    inside = [r for (_, r), w in zip(breaking, report.witnesses, strict=False) if w.within]
+        good = []
+        report = _written(problem, found, weights, good, path)
+        assert report is not None  # without witnesses a refusal raises
+    inside = [r for (_, r), w in zip(good, report.witnesses, strict=True) if w.within and r.value > tau]
     verdict: Verdict
     if report.verdict == "certified":
         verdict = Certified(report)
@@ -179,8 +173,9 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
         verdict = Refuted(report, max(inside, key=lambda r: r.value))
     else:
         verdict = Undecided(_why(instance, report, good))
-    reached = [r.value for delta, r in good if np.linalg.norm(delta) <= instance.radius]
-    radii = [w.norm for w in report.witnesses]
+    # In exact reals where the checker can evaluate the tail, otherwise as the real model ran.
+    reached = [w.replay if w.readout is None else w.readout for w in report.witnesses if w.within]
+    broken = [w.norm for w in report.witnesses if (w.replay if w.readout is None else w.readout) > tau and w.replay > tau]
     return Result(
         case=problem.title,
         prompt=_text(problem, instance),
@@ -188,9 +183,9 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
         verdict=verdict,
         readout_base=instance.base,
         readout_defended=instance.defended,
-        lower=max([instance.defended, *reached]),
+        lower=max(reached, default=instance.defended),
         upper=report.upper,
-        radius=RadiusBracket(report.certified_radius, min(radii, default=None), instance.norm_h, instance.norm_e),
+        radius=RadiusBracket(report.certified_radius, min(broken, default=None), instance.norm_h, instance.norm_e),
         trivial=instance.outer.trivial,
         certificate=path if keep else None,
         seconds=found.seconds + time.perf_counter() - start,
@@ -198,15 +193,16 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
 
 
 def _written(
-    problem: Problem, found: _Found, weights: Weights, witnesses: list[Witness], path: Path
+    problem: Problem, found: _Found, weights: Weights, good: list[tuple[Array, Replay]], path: Path
 ) -> checker.Report | None:
-    content = certificate(problem, found.instance, weights, found.bounds, witnesses, path.parent)
-    write_certificate(content, path)
+    """Write the evidence and let the checker read it from disk; None when it refuses."""
+    witnesses = [Witness(delta, r.value, r.dtype) for delta, r in good]
+    write_certificate(certificate(problem, found.instance, weights, found.bounds, witnesses, path.parent), path)
     try:
         return checker.check(path)
     except checker.Rejected as reason:
-        if not witnesses:
-            raise CertificateRejectedError(f"{path.name}: {reason}", rule="the checker accepts what is searched") from None
+        if not good:
+            raise CertificateRejectedError(f"{path.name}: {reason}", rule="a search must end provable") from None
         return None
 
 

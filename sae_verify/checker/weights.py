@@ -100,4 +100,30 @@ def _saelens(directory: Path, input_scale: float | None) -> Sae:
 
 
 def _plain(path: Path, input_scale: float | None) -> Sae:
-    raise Rejected(f"{path.name}: plain safetensors are not supported by the checker yet")
+    """SAELens tensor names in one file; the settings are strings in the header's `__metadata__`, none has a default."""
+    tensors = safetensors(path)  # validates the header that is read again below
+    with path.open("rb") as file:
+        header = strict_json(file.read(int.from_bytes(file.read(8), "little")), path.name)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Rejected(f"{path.name}: there are no settings in __metadata__")
+    architecture = _SAELENS.get(metadata.get("architecture", ""))
+    if architecture is None:
+        raise Rejected(f"{path.name}: architecture {metadata.get('architecture')!r} is not one that the checker reads")
+    flags = ("apply_b_dec_to_input", *(("rescale_acts_by_decoder_norm",) if architecture == "topk" else ()))
+    needed = {"architecture", "normalize_activations", *flags, *(("k",) if architecture == "topk" else ())}
+    labels = {"hook_name", "model_name", "format"}
+    if set(metadata) - labels != needed or any(metadata[flag] not in ("true", "false") for flag in flags):
+        raise Rejected(f"{path.name}: the settings must be exactly {sorted(needed)}, found {sorted(metadata)}")
+    names = {"W_enc", "W_dec", "b_dec", *_VECTORS[architecture]}
+    if set(tensors) != names:
+        raise Rejected(f"{path.name}: the tensors must be exactly {sorted(names)}, found {sorted(tensors)}")
+    settings: dict[str, Any] = {flag: metadata[flag] == "true" for flag in flags}
+    settings["normalize_activations"] = metadata["normalize_activations"]
+    if input_scale is not None and settings["normalize_activations"] not in ("none", "expected_average_only_in"):
+        raise Rejected(f"{path.name}: an input scale is given for {settings['normalize_activations']!r}")
+    if architecture == "topk":
+        if not (metadata["k"].isascii() and metadata["k"].isdigit() and len(metadata["k"]) < 10):
+            raise Rejected(f"{path.name}: k is {metadata['k']!r}")
+        settings["k"] = int(metadata["k"])
+    return build(tensors, architecture, settings, input_scale)

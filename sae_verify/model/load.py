@@ -54,8 +54,8 @@ def load_model(
                 remedy="use a plain checkpoint of the architecture",
             )
     stored = stored_dtypes(directory)
+    adapter.check(_read_config(transformers, directory))
     module = _read_module(transformers, directory, dtype).to(device)
-    adapter.check(module.config)
     _check_finite(module, dtype)
     module.eval()
     module.requires_grad_(False)
@@ -68,6 +68,18 @@ def load_model(
             name in _STORED and torch.promote_types(_STORED[name], dtype) == dtype for name in set(stored.values())
         ),
     )
+
+
+def _read_config(transformers: Any, directory: Path) -> Any:
+    """Return the configuration with the architecture's defaults filled in."""
+    try:
+        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the validator's own error types differ between versions
+        raise FileFormatError(
+            f"{directory / 'config.json'} is refused by transformers: {error}",
+            rule="it must be a valid configuration of its model_type",
+            remedy="export the model again with save_pretrained",
+        ) from error
 
 
 def _read_module(transformers: Any, directory: Path, dtype: torch.dtype) -> nn.Module:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -88,9 +89,9 @@ def token_id(model: Model, text: str) -> int:
     """
     tokenizer = _tokenizer(model, f"token {text!r}")
     ids = _text_ids(tokenizer, text, special=False)
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    if len(ids) != 1 and text in vocabulary:  # a vocabulary entry by its own spelling, such as "\u2581Mary"
-        ids = [vocabulary[text]]
+    if len(ids) != 1:  # perhaps a vocabulary entry by its own spelling, such as "\u2581Mary"
+        entry = tokenizer.get_vocab().get(text)
+        ids = ids if entry is None else [int(entry)]
     if len(ids) != 1:
         pieces = tokenizer.convert_ids_to_tokens(ids)
         raise TokenError(
@@ -125,11 +126,12 @@ def _encode(model: Model, prompt: str | Sequence[int], name: str) -> list[int]:
 
 
 def _integer(token: object, name: str) -> int:
-    if isinstance(token, Tensor) and token.ndim == 0 and not token.is_floating_point():
-        token = token.item()
-    if isinstance(token, bool) or not hasattr(type(token), "__index__"):
-        raise TokenError(f"{name} holds {token!r}", rule="token ids are integers")
-    return int(token)  # type: ignore[call-overload]
+    try:
+        if isinstance(token, bool):
+            raise TypeError("a bool is no token id")
+        return operator.index(cast(SupportsIndex, token))
+    except TypeError as error:
+        raise TokenError(f"{name} holds {token!r}", rule="token ids are integers") from error
 
 
 def _check_range(model: Model, ids: Sequence[int], name: str) -> None:

@@ -30,7 +30,7 @@ START_THRESHOLD = 0.1
 LEAST_THRESHOLD = 1e-3
 """Thresholds stay above this, in units of the normalised activations."""
 
-GAIN = 0.02
+GAIN = 0.03
 """How fast the sparsity coefficient follows the distance from the target, a training step."""
 
 SAMPLE = 65_536
@@ -61,7 +61,7 @@ def train_sae(
     l0: float | None = None,
     steps: int = 1500,
     batch: int = 1024,
-    lr: float = 2e-3,
+    lr: float = 4e-3,
     seed: int = 0,
 ) -> tuple[SAE, TrainReport]:
     """Train an SAE with unit-norm decoder rows; b_dec is subtracted from the input.

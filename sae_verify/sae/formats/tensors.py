@@ -33,12 +33,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        FileFormatError: missing, too large, not UTF-8, not JSON, or not an object.
+        FileFormatError: missing, too large, not UTF-8, not strict JSON (NaN, repeated keys), or not an object.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FileFormatError(f"{path} has {path.stat().st_size} bytes", rule="a config is below 16 MiB")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{path} cannot be read as JSON: {error}",
@@ -182,6 +183,16 @@ def take(tensors: dict[str, Tensor], names: tuple[str, ...], path: Path, what: s
             remedy="check that config and weights belong together",
         )
     return widened(tensors)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("an object repeats a key")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, path: Path) -> None:
