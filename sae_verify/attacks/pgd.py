@@ -44,13 +44,17 @@ class Attack:
     value: Array
 
 
+def step_lengths(steps: int) -> Array:
+    """Lengths of the steps in units of the radius: long ones find the region, short ones settle on the sphere."""
+    return np.geomspace(2.0, 0.1, steps)
+
+
 def ascend(batch: Batch, radii: Array, start: Array, steps: int) -> Attack:
     """Projected gradient ascent from `start`, (B, R, d); the best iterate of each prompt."""
     delta = project_batch(batch, start, radii)
     here, gradient = value_and_gradient(batch, delta)
     best_value, best = here.max(axis=1), delta[np.arange(len(delta)), here.argmax(axis=1)]
-    # Step lengths in units of the radius: long ones find the region, short ones settle on the sphere.
-    for length in np.geomspace(2.0, 0.1, steps):
+    for length in step_lengths(steps):
         size = np.linalg.norm(gradient, axis=2, keepdims=True)
         move = gradient / np.maximum(size, 1e-300) * radii[:, None, None] * length
         delta = project_batch(batch, delta + move, radii)

@@ -82,6 +82,12 @@ def _head(path: Path, _stamp: tuple[int, ...]) -> Head:
     return load_head(path)
 
 
+def forget_weights() -> None:
+    """Drop the decoded weights that are kept between certificates."""
+    _sae.cache_clear()
+    _head.cache_clear()
+
+
 def _stamp(path: Path) -> tuple[int, ...]:
     """Changes when any file below `path` is written, so that a cached decoding is not reused for other bytes."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from tiny_models import save
 
 from sae_verify.model import Model, load_model
 
@@ -21,7 +21,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def directory(name: str) -> Path:
         if name not in made:
-            made[name] = tiny.save(name, tmp_path_factory.mktemp(name), tokenizer=True)
+            made[name] = save(name, tmp_path_factory.mktemp(name), tokenizer=True)
         return made[name]
 
     return directory

@@ -33,7 +33,7 @@ GEMMA2 = dict(
     max_position_embeddings=64,
     sliding_window=4,
     attn_logit_softcapping=3.0,
-    final_logit_softcapping=5.0,
+    final_logit_softcapping=2.0,
 )
 LLAMA3_ROPE = {
     "rope_type": "llama3",

@@ -1,38 +1,28 @@
-"""Gemma Scope: JumpReLU SAEs in one `params.npz` with w_enc, w_dec, b_enc, b_dec and threshold.
-
-The decoder bias is not subtracted from the input and the input is not normalised. Source: arXiv 2408.05147, the
-release's own reference code. SAEs of the embedding, which were trained on rescaled embeddings, are refused.
-"""
+"""Gemma Scope: one `params.npz` with a JumpReLU SAE that does not subtract b_dec (arXiv 2408.05147)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sae_verify.errors import UnsupportedError
-from sae_verify.sae.base import Source
+from sae_verify.sae.base import SAE, Source
+from sae_verify.sae.formats.settings import build, normalization, tensor_names
 from sae_verify.sae.formats.tensors import read_npz, take
-from sae_verify.sae.jumprelu import JumpReLUSAE
 
-PARAMS_NAME = "params.npz"
-NAMES = {"w_enc": "W_enc", "w_dec": "W_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
+NAMES = {name: name.lower() for name in tensor_names("jumprelu")}
 
 
-def load_gemma_scope(path: Path) -> JumpReLUSAE:
-    """Read a `params.npz`, given itself or the directory that holds it.
+def load_gemma_scope(path: Path, input_scale: float | None = None) -> SAE:
+    """Read a Gemma Scope SAE.
 
-    The format names neither model nor hook point; `source` has None for both.
+    Args:
+        path: a `.npz` file, or a directory that holds `params.npz`.
+        input_scale: constant s with N(x) = s x; Gemma Scope itself needs none.
 
     Raises:
-        FileFormatError, UnsafeFileError, WeightsError, ShapeError: broken or hostile files.
-        UnsupportedError: an SAE of the embedding.
+        FileFormatError, UnsafeFileError, ShapeError, WeightsError, InputError.
     """
-    path = path / PARAMS_NAME if path.is_dir() else path
-    if any(part == "embedding" for part in path.parts):
-        raise UnsupportedError(
-            f"{path} is an SAE of the embedding",
-            rule="these were trained on embeddings rescaled by the model's width, which the file does not say",
-            remedy="use an SAE of a layer's residual stream",
-        )
-    tensors = take(read_npz(path), tuple(NAMES), path, "a Gemma Scope SAE")
-    weights = {NAMES[name]: tensor for name, tensor in tensors.items()}
-    return JumpReLUSAE(**weights, subtract_b_dec=False, source=Source("gemma_scope", path))
+    file = path / "params.npz" if path.is_dir() else path
+    tensors = take(read_npz(file), tuple(NAMES.values()), file, "Gemma Scope")
+    renamed = {name: tensors[stored] for name, stored in NAMES.items()}
+    settings = {"apply_b_dec_to_input": False}
+    return build("jumprelu", renamed, settings, normalization("none", input_scale, file), Source("gemma-scope", path))
