@@ -1,7 +1,9 @@
 """Claim: checking a certificate is at least 20 times cheaper than finding it.
 
-Finding is `search` (bounds, attacks, radii, replays) after the model is loaded and run; checking is everything the checker does: reading the file,
-hashing and decoding the weights, and every step. The second ratio leaves out the weights, which are decoded once for any number of certificates.
+Finding is `search` (bounds, attacks, radii, replays) after the model is loaded and run; checking is everything the
+checker does: reading the file,
+hashing and decoding the weights, and every step. The second ratio leaves out the weights, which are decoded once for
+any number of certificates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Claim: attacking the batched float64 tail recovers as many prompts as the usual way, at 20 times less process time.
 
 The usual way: the whole model runs forward and backward in every step, one prompt at a time. Optimiser, steps, start,
-projection and radius are the same on both sides; the starting run and the tail's construction and agreement check are counted on ours.
+projection and radius are the same on both sides; the starting run and the tail's construction and agreement check are
+counted on ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pipeline: bounds from cheap to costly, attacks replayed on the real model, evidence written and re-read, verdict."""
+"""The pipeline: bounds from cheap to costly, attacks replayed on the real model, evidence written and re-read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sae_verify import checker
-from sae_verify.attacks import Attack, Pgd, Replay, attack, replay, smallest_radius
+from sae_verify.attacks import Pgd, Replay, attack, replay, smallest_radius
 from sae_verify.bounds import METHODS, Bound
 from sae_verify.certificates import Weights, Witness, certificate, locate_weights, write_certificate
 from sae_verify.errors import CertificateRejectedError, SoundnessError, UnsupportedError
@@ -70,6 +70,7 @@ def certify(
     Raises:
         InputError and its kinds: the problem is ill-formed.
         SoundnessError: an attack exceeded a bound, or the checker refused evidence of this package.
+
     """
     settings = settings or Pgd()
     try:
@@ -101,7 +102,9 @@ def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_
     worst = attack(batch, inward, settings)
     certified = np.array([_certified_radius(found, i.tau) for found, i in zip(bounds, batch.instances, strict=True)])
     rounds = iter(np.linspace(0.6, 0.95, 40))
-    _, smallest = smallest_radius(batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.95))))
+    _, smallest = smallest_radius(
+        batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.95)))
+    )
     progress("replay", 0.95)
     witnesses = [_replayed(batch, delta) for delta in (worst.delta, smallest)]
     seconds = (time.perf_counter() - start) / count
@@ -175,7 +178,9 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
         verdict = Undecided(_why(instance, report, good))
     # In exact reals where the checker can evaluate the tail, otherwise as the real model ran.
     reached = [w.replay if w.readout is None else w.readout for w in report.witnesses if w.within]
-    broken = [w.norm for w in report.witnesses if (w.replay if w.readout is None else w.readout) > tau and w.replay > tau]
+    broken = [
+        w.norm for w in report.witnesses if (w.replay if w.readout is None else w.readout) > tau and w.replay > tau
+    ]
     return Result(
         case=problem.title,
         prompt=_text(problem, instance),
@@ -210,7 +215,9 @@ def _why(instance: Instance, report: checker.Report, good: list[tuple[Array, Rep
     if not good:
         return "the attack's perturbations did not keep the held features in the run's own dtype"
     if instance.blocks_after:
-        return f"no bound through {instance.blocks_after} block{'s' * (instance.blocks_after > 1)} yet; no recovery found"
+        return (
+            f"no bound through {instance.blocks_after} block{'s' * (instance.blocks_after > 1)} yet; no recovery found"
+        )
     return f"the bound {report.upper:.6g} exceeds the claim and no admissible perturbation was found that breaks it"
 
 

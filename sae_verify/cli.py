@@ -143,7 +143,9 @@ def attack(problem: Path, *, as_json: bool) -> None:
 @click.argument("certificates", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--sae", type=click.Path(path_type=Path), help="The SAE's files (default: as recorded).")
 @click.option("--model", type=click.Path(path_type=Path), help="The model's directory (default: as recorded).")
-@click.option("--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch).")
+@click.option(
+    "--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch)."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a certificate.")
 def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, *, again: bool, as_json: bool) -> None:
     """Re-verify CERTIFICATES against your own weights. No torch, no solver."""
@@ -169,7 +171,9 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
             click.echo(json.dumps(row))
         elif row["accepted"]:
             note = f"; {row['replay']}" if again else ""
-            click.echo(f"accepted  {path}: {row['verdict']}; readout <= {row['upper']!r} at radius {row['radius']:.6g}{note}")
+            click.echo(
+                f"accepted  {path}: {row['verdict']}; readout <= {row['upper']!r} at radius {row['radius']:.6g}{note}"
+            )
         else:
             click.echo(f"rejected  {path}: {row['reason']}")
     if not as_json and not rejected:
@@ -221,7 +225,9 @@ def demo(cases: Path | None, out: Path, *, as_json: bool) -> None:
     if not as_json:
         verdicts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         seconds = time.perf_counter() - started
-        click.echo(f"{verdicts}; the checker accepted {accepted} of {len(written)} certificates in {out}; {seconds:.0f} s")
+        click.echo(
+            f"{verdicts}; the checker accepted {accepted} of {len(written)} certificates in {out}; {seconds:.0f} s"
+        )
 
 
 def _bundled() -> Path:

@@ -10,6 +10,7 @@ class SaeVerifyError(Exception):
         problem: what was seen, with the value.
         rule: the rule it breaks.
         remedy: what the user can do about it.
+
     """
 
     exit_code = 2

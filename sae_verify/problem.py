@@ -77,6 +77,7 @@ class Clamp:
         features: clamped features, in the order of `values`.
         values: one number a feature, in the units of the SAE's code.
         positions: `all`, `last` (the readout position) or explicit token positions.
+
     """
 
     kind: ClampKind
@@ -86,9 +87,7 @@ class Clamp:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ClampKind):
-            raise InputError(
-                f"clamp kind is {self.kind!r}", rule=f"it must be one of {', '.join(get_args(ClampKind))}"
-            )
+            raise InputError(f"clamp kind is {self.kind!r}", rule=f"it must be one of {', '.join(get_args(ClampKind))}")
         object.__setattr__(self, "features", _features(self.features, "the clamp"))
         object.__setattr__(self, "values", tuple(_finite(v, "a clamp value") for v in self.values))
         object.__setattr__(self, "positions", _positions(self.positions))
@@ -141,6 +140,7 @@ class ErrorBall:
             `code` (the whole code keeps its values), `unreachable` (delta orthogonal to decoder rows).
         at: where it is held: `x` before the clamp, `h` after it, or `both`; None takes the default of `held`.
         features: S, the defended set. None means the clamped features; for `unreachable`, the active ones.
+
     """
 
     radius: float
@@ -235,6 +235,7 @@ class Problem:
 
     Raises:
         InputError and its kinds, each naming the value, the rule and the remedy.
+
     """
 
     model: Model
@@ -297,7 +298,8 @@ class Problem:
     @property
     def hook_point(self) -> HookPoint:
         """The parsed hook point."""
-        assert self.hook is not None and not isinstance(self.hook, str)
+        assert self.hook is not None
+        assert not isinstance(self.hook, str)
         return self.hook
 
     @property

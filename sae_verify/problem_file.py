@@ -68,6 +68,7 @@ def load_problem(path: Path | str) -> Problem:
     Raises:
         ProblemFileError: the file is missing, is not TOML, or a key is unknown, missing or has a wrong value.
         InputError and its kinds: what it refers to is missing or does not fit.
+
     """
     path = Path(path)
     try:

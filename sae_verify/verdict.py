@@ -68,6 +68,7 @@ class RadiusBracket:
         certified: largest radius with an accepted certificate; inf for every radius; None when there is none.
         attacked: length of the shortest replayed witness; None when none was found.
         norm_h: ||h||. norm_e: ||e||, the units that tables use.
+
     """
 
     certified: float | None
@@ -90,6 +91,7 @@ class Result:
         trivial: the held equalities leave only delta = 0.
         certificate: the file, if one was written.
         seconds: wall time spent on this prompt; shared work is divided evenly.
+
     """
 
     case: str

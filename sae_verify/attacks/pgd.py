@@ -27,6 +27,7 @@ class Pgd:
         seed: of the random starts.
         precision: relative width at which the radius bisection stops.
         largest: times ||h||: the largest radius tried.
+
     """
 
     steps: int = 40
@@ -74,6 +75,7 @@ def attack(batch: Batch, radii: Array, settings: Pgd, hint: Array | None = None)
         radii: (B,) absolute l2 radii.
         settings: steps and restarts.
         hint: (B, d) a further starting point.
+
     """
     generator = np.random.default_rng(settings.seed)
     width = batch.h.shape[1]
@@ -105,6 +107,7 @@ def smallest_radius(
 
     Returns:
         radii (B,), inf where none was found, and the perturbations (B, d).
+
     """
     tau = np.array([instance.tau for instance in batch.instances])
     norms = np.array([instance.norm_h for instance in batch.instances])

@@ -23,6 +23,7 @@ def project_batch(batch: Batch, points: Array, radii: Array) -> Array:
 
     Returns:
         (B, R, d): every half-space and ball holds in floats, equalities up to rounding.
+
     """
     result = np.empty_like(points)
     for b, instance in enumerate(batch.instances):

@@ -1,6 +1,7 @@
 """A perturbation replayed: one forward pass of the real model, with the clamp active, in the dtype that runs.
 
-Only what the replay gives counts as a recovery. It also asks the real SAE, in its own dtype, whether what is held moved.
+Only what the replay gives counts as a recovery. It also asks the real SAE, in its own dtype, whether what is held
+moved.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Replay:
         drift: largest change of anything held, as the running SAE computes it.
         allowed: what rounding in that dtype can amount to there.
         held: whether everything held stayed within that, and no held feature turned on or off.
+
     """
 
     value: float

@@ -28,6 +28,7 @@ class Bound:
         against: the member of the readout's family that is bounded; None for a logit difference.
         multipliers: of the held constraints, or None.
         tangent: (d,) or None. secant: positive or None. See theory/final-norm.
+
     """
 
     method: str

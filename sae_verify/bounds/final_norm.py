@@ -60,7 +60,7 @@ class _Search:
         return len(self.w) * self.instance.final_norm.epsilon
 
     def at(self, delta: Array) -> tuple[Array, float]:
-        """z and rho at delta."""
+        """Z and rho at delta."""
         z = self.instance.final_norm.centre(self.instance.h + delta)
         return z, float(np.sqrt(z @ z + self.d_epsilon))
 

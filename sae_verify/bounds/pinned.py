@@ -36,7 +36,9 @@ class Pinned:
             choices.append((value + ROUNDING * (float(np.linalg.norm(w)) + abs(constant)), against))
         value, against = min(choices, key=lambda choice: choice[0])
         cell = instance.outer
-        multipliers = Multipliers(np.ones(len(cell.rows)), tuple((np.zeros(0, int), np.zeros(0)) for _ in cell.half_spaces))
+        multipliers = Multipliers(
+            np.ones(len(cell.rows)), tuple((np.zeros(0, int), np.zeros(0)) for _ in cell.half_spaces)
+        )
         return Bound(self.name, "pinned", None, value, against, multipliers)
 
     def certified(self, instance: Instance) -> Bound | None:

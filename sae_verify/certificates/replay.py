@@ -30,6 +30,7 @@ class Replayed:
     Attributes:
         residual: relative difference ||x - x_recorded|| / ||x||.
         witnesses: a replay for each witness of the certificate.
+
     """
 
     residual: float
@@ -64,6 +65,7 @@ def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | Non
 
     Raises:
         Rejected: the residual is another one, or a witness that broke the claim no longer does.
+
     """
     certificate = read_certificate(path)
     problem = problem_of(
@@ -73,7 +75,9 @@ def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | Non
     x = batch.instances[0].x
     difference = float(np.linalg.norm(x - certificate.x) / np.linalg.norm(x))
     if not difference <= DRIFT:
-        raise Rejected(f"the residual is not what the model computes for this prompt: {difference:.3g} relative difference")
+        raise Rejected(
+            f"the residual is not what the model computes for this prompt: {difference:.3g} relative difference"
+        )
     witnesses = []
     for step in certificate.witnesses:
         (found,) = replay(batch, step.delta[None])

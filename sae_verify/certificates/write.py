@@ -52,6 +52,7 @@ def locate_weights(problem: Problem) -> Weights:
     Raises:
         InputError: the SAE or the model was built in memory and has no files.
         checker.Rejected: the files are not in a format the checker reads.
+
     """
     sae, model = problem.sae.source.path, problem.model.path
     if sae is None or model is None:

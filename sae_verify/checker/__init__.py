@@ -7,4 +7,13 @@ from .check import ASSUMPTIONS, AcceptedBound, Report, check, check_certificate,
 from .errors import Rejected
 from .witness import AcceptedWitness
 
-__all__ = ["ASSUMPTIONS", "AcceptedBound", "AcceptedWitness", "Rejected", "Report", "check", "check_certificate", "forget_weights"]
+__all__ = [
+    "ASSUMPTIONS",
+    "AcceptedBound",
+    "AcceptedWitness",
+    "Rejected",
+    "Report",
+    "check",
+    "check_certificate",
+    "forget_weights",
+]

@@ -1,7 +1,8 @@
 """Midpoint-radius arithmetic on float64 arrays, rounded outward. The only place where the checker rounds.
 
 A `Ball(mid, rad)` stands for every real array v with |v - mid| <= rad, entry by entry. Each operation returns a ball
-that contains every exact result. What is trusted: IEEE 754 double precision in round-to-nearest for + - * / and sqrt, and
+that contains every exact result. What is trusted: IEEE 754 double precision in round-to-nearest for + - * / and sqrt,
+and
 that a matrix product sums products in some order, fused or not. For a sum of n products any such order gives
 |computed - exact| <= gamma_n * sum |a||b| with gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical
 Algorithms, 2nd ed., section 3.1), plus n * eta for underflow.
@@ -159,7 +160,7 @@ def norm(x: Ball) -> Ball:
 
 
 def exp(a: Array) -> Ball:
-    """exp of exact floats, by the standard library's correctly rounded decimal arithmetic."""
+    """Exp of exact floats, by the standard library's correctly rounded decimal arithmetic."""
     context = Context(prec=40)
     values = [Fraction(context.exp(context.create_decimal_from_float(float(v)))) for v in np.ravel(a)]
     mid = np.array([float(v) for v in values]).reshape(np.shape(a))

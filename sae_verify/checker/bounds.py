@@ -76,7 +76,10 @@ def _pinned(setting: Setting, step: BoundStep) -> None:
     if not spans_everything(rows):
         raise Rejected("the held equalities are not proven to span the residual stream")
     w, constant = setting.readout(step.against)
-    _at_most(value_at(setting, w, Ball.exact(np.zeros(setting.head.d_model)), 0.0) + constant - Ball.exact(step.value), "pinned")
+    _at_most(
+        value_at(setting, w, Ball.exact(np.zeros(setting.head.d_model)), 0.0) + constant - Ball.exact(step.value),
+        "pinned",
+    )
 
 
 def held_rows(setting: Setting, step: BoundStep) -> Array:

@@ -35,7 +35,8 @@ class Report:
 
     Attributes:
         verdict: `certified` (a bound at the problem's radius meets the claim), `refuted` (a witness within the radius
-            breaks it in exact reals), `refuted by replay` (the witness is admissible, its readout is the recorded run of
+            breaks it in exact reals), `refuted by replay` (the witness is admissible, its readout is the recorded run
+            of
             the real model, which this checker cannot repeat) or `undecided`.
         digest: of the problem and the weights.
         radius: an upper bound of the problem's radius in absolute units.
@@ -43,6 +44,7 @@ class Report:
         bounds: accepted bound steps.
         witnesses: accepted witnesses.
         certified_radius: the largest radius at which a bound meets the claim; inf for all; None when there is none.
+
     """
 
     verdict: str
@@ -104,6 +106,7 @@ def check(path: Path | str, *, sae: Path | str | None = None, model: Path | str 
 
     Raises:
         Rejected: the file, the weights or any step of it is not accepted.
+
     """
     path = Path(path)
     certificate = read_certificate(path)
@@ -128,7 +131,9 @@ def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Ca
             ("model", setting.head.digest, certificate.model_digest),
         ):
             if found != claimed:
-                raise Rejected(f"the {what}'s weights do not match: the certificate speaks of {claimed[:16]}…, these are {found[:16]}…")
+                raise Rejected(
+                    f"the {what}'s weights do not match: the certificate speaks of {claimed[:16]}, these are {found[:16]}"
+                )
         for step in certificate.bounds:
             check_bound(setting, step)
         witnesses = tuple(check_witness(setting, step) for step in certificate.witnesses)
@@ -141,5 +146,13 @@ def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Ca
     replayed = any(w.within and w.readout is None and w.replay > tau for w in witnesses)
     if report.upper <= tau and proven:
         raise Rejected("a bound and a witness contradict each other")
-    verdict = "certified" if report.upper <= tau else "refuted" if proven else "refuted by replay" if replayed else "undecided"
+    verdict = (
+        "certified"
+        if report.upper <= tau
+        else "refuted"
+        if proven
+        else "refuted by replay"
+        if replayed
+        else "undecided"
+    )
     return Report(verdict, report.digest, radius, tau, bounds, witnesses)

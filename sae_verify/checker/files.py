@@ -21,7 +21,16 @@ from .errors import Rejected
 
 MAX_HEADER = 100 * 2**20
 """Bytes a safetensors header may have; the published limit."""
-_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "<u1", "BOOL": "|b1"}
+_NUMPY = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U8": "<u1",
+    "BOOL": "|b1",
+}
 
 
 @dataclass(frozen=True, eq=False)

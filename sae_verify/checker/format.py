@@ -1,4 +1,5 @@
-"""The certificate file, version 1: a strict reader into frozen data. The format is specified in theory/certificate_format.md.
+"""The certificate file, version 1: a strict reader into frozen data. The format is specified in
+theory/certificate_format.md.
 
 Unknown or missing keys, wrong types, non-finite numbers and repeated features are rejections. Reading checks shape,
 not truth: what the numbers prove is decided in the other files.
@@ -196,6 +197,7 @@ def read_certificate(path: Path) -> Certificate:
 
     Raises:
         Rejected: the file is not a well-formed certificate of this version, or was edited after it was written.
+
     """
     try:
         size = path.stat().st_size
@@ -209,7 +211,19 @@ def read_certificate(path: Path) -> Certificate:
 
 def parse_certificate(content: Any) -> Certificate:
     """The same from parsed JSON."""
-    keys = ("format", "version", "tool", "semantics", "weights", "problem", "x", "bounds", "witnesses", "digest", "sha256")
+    keys = (
+        "format",
+        "version",
+        "tool",
+        "semantics",
+        "weights",
+        "problem",
+        "x",
+        "bounds",
+        "witnesses",
+        "digest",
+        "sha256",
+    )
     top = _Reader(content, "certificate", keys)
     if top.raw("format") != FORMAT or top.raw("version") != VERSION or isinstance(top.raw("version"), bool):
         raise Rejected(f"format {top.raw('format')!r} version {top.raw('version')!r} is not {FORMAT} {VERSION}")

@@ -42,10 +42,12 @@ def spans_everything(rows: Array) -> bool:
 def correction(rows: Array, residual: Ball) -> float:
     """An upper bound of the length of some c with `rows @ c = residual`, for (n, d) rows.
 
-    Theorem: witness-nearby. With R an approximate right inverse and E = rows R - I, ||E|| < 1, c = R (I + E)^-1 residual.
+    Theorem: witness-nearby. With R an approximate right inverse and E = rows R - I, ||E|| < 1, c = R (I + E)^-1
+        residual.
 
     Raises:
         Rejected: the rows are not provably independent.
+
     """
     if rows.shape[0] == 0:
         return 0.0

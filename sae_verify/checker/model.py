@@ -28,6 +28,7 @@ class Head:
         unembedding: (vocabulary, d), stored.
         n_blocks: number of transformer blocks.
         digest: over every tensor of the model and its configuration.
+
     """
 
     centred: bool

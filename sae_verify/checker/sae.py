@@ -1,4 +1,5 @@
-"""The SAE's algebra in outward-rounded arithmetic: what is on, what is off, what cannot be told, and with how much room.
+"""The SAE's algebra in outward-rounded arithmetic: what is on, what is off, what cannot be told, and with how much
+room.
 
 Written from the published formats, not from the package's own SAE code, so that the two check each other.
 """
@@ -71,6 +72,7 @@ class State:
         on: certainly non-zero. off: certainly zero. Neither: rounding cannot tell.
         room: largest `w_j . delta` that keeps an off feature off while on features keep their values; None when the
             normalisation is not affine. Meaningless for features that are on.
+
     """
 
     features: np.ndarray

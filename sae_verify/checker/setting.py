@@ -80,7 +80,7 @@ class Setting:
 
     @cached_property
     def error_term(self) -> Ball:
-        """e = x - D(E(x)), (d,)."""
+        """E = x - D(E(x)), (d,)."""
         return self.x - decode(self.sae, self.full_state("x").value, self.x)
 
     @cached_property
@@ -144,14 +144,14 @@ class Setting:
         return w, dot(row, Ball.exact(self.head.shift))
 
     def centre(self, v: Ball) -> Ball:
-        """v without its mean where the final norm is a LayerNorm; v itself for an RMSNorm."""
+        """V without its mean where the final norm is a LayerNorm; v itself for an RMSNorm."""
         if not self.head.centred:
             return v
         return v - total(v) / Ball.exact(float(self.head.d_model))
 
     @cached_property
     def d_epsilon(self) -> Ball:
-        """d * epsilon of the final norm: rho^2 = ||z||^2 + d epsilon."""
+        """D * epsilon of the final norm: rho^2 = ||z||^2 + d epsilon."""
         return Ball.exact(float(self.head.d_model)) * Ball.exact(self.head.epsilon)
 
     def held(self, multipliers: Multipliers) -> tuple[Ball, Ball]:
@@ -211,4 +211,3 @@ class Setting:
         if role == "upper" and self.sae.architecture == "topk":
             # Other features may push a defended one out of the top k, so being off is no half-space.
             raise Rejected("for TopK the defended set has no half-spaces")
-

@@ -95,7 +95,10 @@ def _saelens(directory: Path, input_scale: float | None) -> Sae:
         raise Rejected("cfg.json: apply_b_dec_to_input is missing")
     settings = {key: config[key] for key in ("apply_b_dec_to_input", "normalize_activations") if key in config}
     if architecture == "topk":
-        settings |= {"k": config.get("k"), "rescale_acts_by_decoder_norm": config.get("rescale_acts_by_decoder_norm", False)}
+        settings |= {
+            "k": config.get("k"),
+            "rescale_acts_by_decoder_norm": config.get("rescale_acts_by_decoder_norm", False),
+        }
     return build(tensors, architecture, settings, input_scale)
 
 

@@ -29,6 +29,7 @@ class AcceptedWitness:
         readout: a lower bound of the readout there, in exact reals; None when blocks follow the hook.
         replay: the readout that the real model gave when the witness was made, as recorded.
         dtype: of that run.
+
     """
 
     norm: float
@@ -87,7 +88,7 @@ def _readout(setting: Setting, delta: Ball, slack: float) -> float:
 
 
 def constraints_at(setting: Setting, point: str) -> tuple[Constraints, ...]:
-    """A convex set on which everything held at `point` certainly keeps its value; for TopK with S held, a part of it."""
+    """Convex sets on which all that is held at `point` certainly keeps its value; for TopK with S held, parts of it."""
     threat, sae = setting.certificate.problem.threat, setting.sae
     d, m = sae.W_enc.shape
     nothing = Constraints(np.zeros((0, d)), np.zeros((0, d)), np.zeros(0), strict=False)
@@ -95,7 +96,9 @@ def constraints_at(setting: Setting, point: str) -> tuple[Constraints, ...]:
         return (nothing,)
     defended = setting.certificate.problem.clamp.features if threat.features is None else threat.features
     if threat.held == "unreachable":
-        rows = np.array(threat.features) if threat.features is not None else np.flatnonzero(~setting.full_state(point).off)
+        rows = (
+            np.array(threat.features) if threat.features is not None else np.flatnonzero(~setting.full_state(point).off)
+        )
         return (Constraints(sae.W_dec[rows], nothing.upper, nothing.room, strict=False),)
     if not sae.affine:
         raise Rejected(f"with normalisation {sae.normalization!r} the held cell is no polyhedron")

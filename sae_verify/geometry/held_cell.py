@@ -4,8 +4,10 @@ Theorem: held-cell. For every architecture and every point, what is held is
 
     equal @ delta = 0      and      sign * normals @ delta <= slack,
 
-with encoder columns (or decoder rows) as normals: an active feature keeps its value iff its pre-activation does not move,
-and an inactive one stays off iff its pre-activation does not rise by more than its slack. For a TopK SAE with only some features held,
+with encoder columns (or decoder rows) as normals: an active feature keeps its value iff its pre-activation does not
+move,
+and an inactive one stays off iff its pre-activation does not rise by more than its slack. For a TopK SAE with only
+some features held,
 the set is not convex; `outer` contains it (bounds) and `inner` is contained in it (attacks). Elsewhere both are the set
 itself, up to its boundary.
 """
@@ -39,7 +41,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HalfSpaces:
-    """`sign * normals[j] . delta <= slack[j]` for every feature j with finite slack; the normals are shared, not copied."""
+    """`sign * normals[j] .
+
+    delta <= slack[j]` for every feature j with finite slack; the normals are shared, not copied.
+    """
 
     point: Point
     sign: float
@@ -56,6 +61,7 @@ class HeldCell:
         equal: (n, d) rows with `equal @ delta = 0`; they may be dependent.
         rows: what each of them is.
         half_spaces: families of inequalities; zero always satisfies them.
+
     """
 
     width: int
@@ -103,6 +109,7 @@ def held_cell(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, 
 
     Raises:
         UnsupportedError: pre-activations are held and the SAE's normalisation is not linear.
+
     """
     points: tuple[Point, ...] = ("x", "h") if threat.at == "both" else (threat.at,)  # type: ignore[assignment]
     parts = [_at_point(sae, threat, defended, x if point == "x" else h, point, side) for point in points]
@@ -146,7 +153,8 @@ def _at_point(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], at: Array,
 def _selection(
     sae: TopKSAE, at: torch.Tensor, active: NDArray[np.bool_], held: NDArray[np.bool_], encoder: Array, point: Point
 ) -> tuple[HalfSpaces, ...]:
-    """Half-spaces on which a TopK SAE selects the same features (theorem held-cell (c)); outside them S may lose its place.
+    """Half-spaces on which a TopK SAE selects the same features (theorem held-cell (c)); outside them S may lose its
+    place.
 
     The level that separates on from off is half-way between the least score on and the largest off.
     """

@@ -12,7 +12,10 @@ from sae_verify.sae.topk import TopKSAE
 
 
 def inspect_sae(sae: SAE) -> dict[str, Any]:
-    """Facts about an SAE, JSON-ready. Ranks are numerical, at 1e-6 of the largest singular value; nothing here is certified."""
+    """Facts about an SAE, JSON-ready.
+
+    Ranks are numerical, at 1e-6 of the largest singular value; nothing here is certified.
+    """
     wide = sae.to(torch.float64)
     encoder, decoder = _spectrum(wide.W_enc.numpy().T), _spectrum(wide.W_dec.numpy())
     lengths = np.linalg.norm(wide.W_dec.numpy(), axis=1)

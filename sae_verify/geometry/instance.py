@@ -31,7 +31,10 @@ class TokenReadout:
 
 @dataclass(frozen=True, eq=False)
 class FinalNorm:
-    """readout = gain * P(z) / rho . (U_a - U_b) + shift . (U_a - U_b), rho^2 = ||P z||^2 / d + epsilon; P centres or not."""
+    """readout = gain * P(z) / rho . (U_a - U_b) + shift .
+
+    (U_a - U_b), rho^2 = ||P z||^2 / d + epsilon; P centres or not.
+    """
 
     centred: bool
     gain: Array  # (d,)
@@ -66,6 +69,7 @@ class Instance:
         final_norm: the end of the model.
         unembedding: (V, d) float64, shared by the batch.
         ranking: token ids by falling logit of the defended tail, for choosing members of a family.
+
     """
 
     index: int
@@ -109,6 +113,7 @@ class Batch:
         prompts: tokens and lengths.
         tail: float64, from the hook to the logits, constants of the clamped run.
         instances: one a prompt.
+
     """
 
     problem: Problem
@@ -174,6 +179,7 @@ def token_readout(problem: Problem, readout: Readout) -> TokenReadout:
     Raises:
         TokenError: a token is unknown, or not one token.
         InputError: both tokens are the same.
+
     """
     if isinstance(readout, LogitDifference):
         positive, negative = _token(problem, readout.positive), _token(problem, readout.negative)
@@ -196,6 +202,7 @@ def prepare(problem: Problem) -> Batch:
 
     Raises:
         InputError and its kinds for bad prompts or tokens; UnsupportedError; TailMismatchError.
+
     """
     model, hook, clamp = problem.model, problem.hook_point, problem.clamp
     readouts = tuple(token_readout(problem, readout) for readout in problem.readouts)

@@ -4,7 +4,8 @@ With c the free part of a direction, let D(theta) be the point of the cell neare
 piecewise linear in theta and its norm grows, and
 
     argmax { g . delta : cell, ||delta|| <= r } = D(theta) with ||D(theta)|| = r  (c from g),
-    projection of p onto cell and ball         = D(theta), theta = 1 or, if that is too long, ||D(theta)|| = r  (c from p).
+    projection of p onto cell and ball         = D(theta), theta = 1 or, if that is too long, ||D(theta)|| = r  (c
+    from p).
 
 On a face K with V = P W_K, G = V^T V, b = V^T c: D = theta c - V lambda with lambda = G^-1 (theta b - s_K), so that
 ||D||^2 = theta^2 (c.c - b.G^-1 b) + s_K.G^-1 s_K gives theta in closed form. Rows enter by constraint generation, most
@@ -43,6 +44,7 @@ class LinearOptimum:
         dual: s . upper + r ||g - W equal - W upper||, at least the true maximum up to rounding.
         equal: (n,) multipliers of the cell's equalities.
         upper: per half-space family, (features, multipliers), multipliers positive.
+
     """
 
     delta: Array
@@ -121,7 +123,7 @@ class _Face:
 
 
 def _multipliers(columns: Array, slack: Array, target: Array) -> Array:
-    """lambda >= 0 of the nearest point to `target` in {columns.T @ delta <= slack}; columns have length 1.
+    """Lambda >= 0 of the nearest point to `target` in {columns.T @ delta <= slack}; columns have length 1.
 
     Least distance programming by NNLS (Lawson and Hanson, ch. 23.4), then one exact solve on the support.
     """
@@ -176,12 +178,13 @@ def _follow(cell: HeldCell, c: Array, radius: float, last: float) -> tuple[Array
 
 
 def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
-    """max g . delta over the cell and the ball of this radius.
+    """Max g . delta over the cell and the ball of this radius.
 
     Args:
         cell: the held cell.
         g: (d,) direction.
         radius: finite, not negative.
+
     """
     c = cell.free_part(g)
     if radius == 0.0 or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(g):
@@ -199,7 +202,7 @@ def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
         pushed = pushed + half.sign * (weights @ half.normals[features])
         cost += float(weights @ half.slack[features])
     rest = g - pushed
-    equal = np.linalg.lstsq(cell.equal.T, rest, rcond=None)[0] if cell.equal.size else np.zeros(0)
+    equal = np.asarray(np.linalg.lstsq(cell.equal.T, rest, rcond=None)[0] if cell.equal.size else np.zeros(0), float)
     dual = cost + radius * float(np.linalg.norm(rest - cell.equal.T @ equal))
     return LinearOptimum(delta, float(g @ delta), dual, equal, tuple(upper))
 
@@ -213,7 +216,7 @@ def project(cell: HeldCell, p: Array, radius: float) -> Array:
 
 
 def inside(cell: HeldCell, delta: Array, radius: float) -> Array:
-    """`delta` pulled towards zero until every half-space and the ball hold in floats; the equalities as near as floats go."""
+    """`delta` pulled towards zero until half-spaces and ball hold in floats; equalities hold as near as floats go."""
     delta = cell.free_part(delta)
     factor = 1.0
     length = float(np.linalg.norm(delta))

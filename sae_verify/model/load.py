@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,8 @@ def load_model(
         adapter=adapter,
         path=directory,
         stored_exactly=all(
-            name in _STORED and torch.promote_types(_STORED[name], dtype) == dtype for name in set(stored.values())
+            kind in _STORED and torch.promote_types(_STORED[kind], dtype) == dtype
+            for kind in {kind for name, kind in stored.items() if not name.endswith(_IGNORED)}
         ),
     )
 
@@ -85,15 +88,16 @@ def _read_config(transformers: Any, directory: Path) -> Any:
 def _read_module(transformers: Any, directory: Path, dtype: torch.dtype) -> nn.Module:
     modern = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
     try:
-        module, report = transformers.AutoModelForCausalLM.from_pretrained(
-            directory,
-            attn_implementation="eager",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **{"dtype" if modern else "torch_dtype": dtype},
-        )
+        with _no_progress_bar(transformers):
+            module, report = transformers.AutoModelForCausalLM.from_pretrained(
+                directory,
+                attn_implementation="eager",
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **{"dtype" if modern else "torch_dtype": dtype},
+            )
     except Exception as error:  # the loader's own error types differ between versions
         raise FileFormatError(
             f"{directory} cannot be loaded: {error}",
@@ -115,6 +119,23 @@ def _read_module(transformers: Any, directory: Path, dtype: torch.dtype) -> nn.M
                 remedy="check that config.json belongs to them",
             )
     return module
+
+
+@contextlib.contextmanager
+def _no_progress_bar(transformers: Any) -> Iterator[None]:
+    """Hide 'Loading weights', and leave the process-wide settings of both packages as they were."""
+    logging, hub = transformers.utils.logging, optional("huggingface_hub").utils
+    shown, hub_shown = logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    if not shown:
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+        if not hub_shown:
+            hub.disable_progress_bars()
 
 
 def _check_finite(module: nn.Module, dtype: torch.dtype) -> None:

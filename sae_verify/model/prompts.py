@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex, cast
 
@@ -111,8 +111,14 @@ def _encode(model: Model, prompt: str | Sequence[int], name: str) -> list[int]:
             raise PromptError(f"{name} is empty", rule="a prompt has at least one token", remedy="remove it")
         _check_known(tokenizer, prompt, _text_ids(tokenizer, prompt, special=False), name)
         row = _text_ids(tokenizer, prompt, special=True)
-    else:
+    elif isinstance(prompt, Iterable):
         row = [_integer(token, name) for token in prompt]
+    else:
+        raise PromptError(
+            f"{name} is {prompt!r}",
+            rule="a prompt is a text or a list of token ids",
+            remedy="put the token ids of one prompt in a list of their own: [[1, 2, 3]]",
+        )
     if not row:
         raise PromptError(f"{name} is empty", rule="a prompt has at least one token", remedy="remove it")
     if len(row) > model.max_length:
@@ -146,7 +152,7 @@ def _check_range(model: Model, ids: Sequence[int], name: str) -> None:
 
 def _check_known(tokenizer: Any, text: str, ids: Sequence[int], name: str) -> None:
     unknown, spelling = tokenizer.unk_token_id, tokenizer.unk_token
-    if unknown is not None and unknown in ids and spelling not in text:
+    if unknown is not None and ids.count(unknown) > text.count(spelling):
         raise TokenError(
             f"{name} {text!r} holds a word the tokenizer does not know (it becomes {spelling!r})",
             rule="every word must be in the vocabulary, or the model would see another text",

@@ -48,7 +48,7 @@ def run(
         prompts: token ids.
         hook: where the residual stream is read and edited.
         edit: None leaves it as it is. Its result is rounded to the model's dtype. Values at padded positions do not
-            matter.
+            matter as long as they are finite.
         block_inputs: also return the inputs of the later blocks.
 
     Gradients flow from `logits` to whatever `edit` uses, unless the caller is under torch.no_grad.
@@ -101,7 +101,9 @@ def run(
         enter(head.register_forward_hook(keep_logits))
         if precision is not None:
             stack.enter_context(precision)
-        model.module(input_ids=tokens, use_cache=False)
+        # All ones: attention is causal and padding is on the right, so no real position sees it. Masking it would leave
+        # padded rows with nothing to attend to, whose NaN times a weight of zero would spoil the real rows.
+        model.module(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
     return seen.result()
 
 

@@ -19,6 +19,7 @@ def clamped(sae: SAE, clamp: Clamp, x: Tensor) -> Tensor:
 
     Returns:
         h, (..., d_in), in the SAE's dtype.
+
     """
     code = sae.encode(x)  # (..., d_sae)
     index = torch.tensor(clamp.features, dtype=torch.long, device=code.device)

@@ -127,8 +127,9 @@ def test_layers_may_return_tuples_and_take_keywords(layer_output: str, load: Cal
             self.wrapped = nn.ModuleList(Wrapped(block) for block in layers)
             self.lm_head = model.module.lm_head
 
-        def forward(self, input_ids: Tensor, use_cache: bool) -> Tensor:
+        def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> Tensor:
             assert not use_cache
+            assert bool(attention_mask.all())
             body = model.module.model
             hidden = body.embed_tokens(input_ids)
             where = torch.arange(input_ids.shape[1])[None]

@@ -11,30 +11,38 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaCo
 
 V = 61
 
-GPT2 = dict(vocab_size=V, n_positions=64, n_embd=32, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0)
-LLAMA = dict(
-    vocab_size=V,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=64,
-)
-GEMMA2 = dict(
-    vocab_size=V,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=16,
-    query_pre_attn_scalar=24,
-    max_position_embeddings=64,
-    sliding_window=4,
-    attn_logit_softcapping=3.0,
-    final_logit_softcapping=2.0,
-)
+GPT2 = {
+    "vocab_size": V,
+    "n_positions": 64,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+LLAMA = {
+    "vocab_size": V,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+GEMMA2 = {
+    "vocab_size": V,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "max_position_embeddings": 64,
+    "sliding_window": 4,
+    "attn_logit_softcapping": 3.0,
+    "final_logit_softcapping": 2.0,
+}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -52,6 +60,12 @@ CONFIGS = {
     "llama": lambda: LlamaConfig(**LLAMA),
     "llama-bias": lambda: LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
     "llama-rope3": lambda: LlamaConfig(**LLAMA, rope_parameters=LLAMA3_ROPE, hidden_act="gelu"),
+    "llama-linear": lambda: LlamaConfig(
+        **LLAMA, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+    ),
+    "llama-linear": lambda: LlamaConfig(
+        **LLAMA, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
+    ),
     "llama-yarn": lambda: LlamaConfig(
         **LLAMA,
         head_dim=16,

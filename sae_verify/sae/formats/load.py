@@ -52,7 +52,7 @@ def _load_local(path: Path, input_scale: float | None) -> SAE:
     if path.is_dir():
         if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
             return load_saelens(path, input_scale)
-        if (path / PARAMS).is_file():
+        if (path / PARAMS).is_file() and not (path / CONFIG).is_file():
             return load_gemma_scope(path, input_scale)
         raise _not_recognised(path)
     if path.suffix == ".npz":

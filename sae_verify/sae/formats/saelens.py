@@ -74,6 +74,13 @@ def load_saelens(directory: Path, input_scale: float | None = None) -> SAE:
         )
     architecture = "jumprelu" if stored in THRESHOLD_TRAINING else stored
     required(config, "apply_b_dec_to_input", bool, path)
+    hook, written = metadata.get("hook_name"), metadata.get("hook_name_out")
+    if metadata.get("hook_head_index") is not None or written not in (None, hook):
+        raise UnsupportedError(
+            f"{path} has hook_head_index {metadata.get('hook_head_index')!r} and hook_name_out {written!r}",
+            rule="an SAE must read and write one whole hook point",
+            remedy="use an SAE of the residual stream",
+        )
     if config.get("reshape_activations", "none") != "none":
         raise UnsupportedError(
             f"reshape_activations in {path} is {config['reshape_activations']!r}",
@@ -149,7 +156,7 @@ def _scale(metadata: Mapping[str, Any], given: float | None, path: Path) -> floa
 def _tensors(path: Path, architecture: str, stored: str) -> dict[str, Tensor]:
     tensors, _ = read_safetensors(path)
     names = tensor_names(architecture)
-    if stored not in THRESHOLD_TRAINING or "topk_threshold" not in tensors:
+    if stored not in THRESHOLD_TRAINING:
         return take(tensors, names, path, f"architecture {stored!r}")
     renamed = tuple("topk_threshold" if name == "threshold" else name for name in names)
     tensors = take(tensors, renamed, path, f"architecture {stored!r}")
