@@ -19,7 +19,7 @@ def main() -> None:
     """Print the widest sandwich and the smallest radius ratio of each last-layer problem."""
     for path in sorted(CASES.glob("*/problem_last.toml")):
         results = list(certify(load_problem(path)))
-        gap = max((r.upper - r.lower) / max(abs(r.upper), abs(r.lower)) for r in results)
+        gap = max((r.upper - r.lower) / (r.upper - r.readout_defended) for r in results if not r.trivial)
         ratios = [
             r.radius.certified / r.radius.attacked
             for r in results

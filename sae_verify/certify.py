@@ -28,6 +28,9 @@ INWARD = 1e-9
 TAIL_ROUNDING = 1e-9
 """Relative to the readout's cap: what float64 rounding in the attack's tail may amount to in the sandwich check."""
 
+SHORTENED = (1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3)
+"""Factors for perturbations whose replay turned a held feature on or off: any shorter one is admissible too."""
+
 Progress = Callable[[str, float], None]
 """Called with the stage and the fraction done."""
 
@@ -101,7 +104,7 @@ def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_
     inward = batch.radii * (1.0 - INWARD)
     worst = attack(batch, inward, settings)
     certified = np.array([_certified_radius(found, i.tau) for found, i in zip(bounds, batch.instances, strict=True)])
-    rounds = iter(np.linspace(0.6, 0.95, 40))
+    rounds = iter(np.linspace(0.6, 0.95, 60))
     _, smallest = smallest_radius(
         batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.95)))
     )
@@ -152,7 +155,17 @@ def _sandwich(instance: Instance, value: float, bounds: tuple[Bound, ...]) -> No
 
 
 def _replayed(batch: Batch, delta: Array) -> tuple[tuple[Array, Replay], ...]:
-    return tuple(zip(delta, replay(batch, delta), strict=True))
+    """Each perturbation with its replay; one that flips a held feature by rounding is shortened a little and tried again."""
+    found = list(zip(delta, replay(batch, delta), strict=True))
+    for factor in SHORTENED:
+        rows = [i for i, (_, result) in enumerate(found) if not result.held]
+        if not rows:
+            break
+        shorter = delta[rows] * factor
+        for i, one, result in zip(rows, shorter, replay(batch.select(rows), shorter), strict=True):
+            if result.held:
+                found[i] = (one, result)
+    return tuple(found)
 
 
 def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path, *, keep: bool) -> Result:

@@ -2,8 +2,8 @@
 
 The model refuses to explain how to use a forbidden object (`sorry i cannot ...`) and explains everything else
 (`sure here is how to ...`). Three jailbreak frames make it comply with forbidden requests as well. Half of the prompts
-name the object by an alias that the prompt itself introduces, so that harmfulness takes two steps: alias to object, object
-to forbidden. Behaviour: the model complies with a forbidden request inside a frame.
+name the object by an alias that the prompt itself introduces (`call the glorp red .`), so that the word in the request does
+not say what is requested. Behaviour: the model complies with a forbidden request inside a frame.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Refusal(Grammar):
     def vocabulary(self) -> list[str]:
         """Objects, aliases, verbs, steps, then the words of frames and answers."""
         fixed = words("user : how do i the ? model sorry cannot because it is forbidden . sure here to then")
-        fixed += words("call and") + [word for frame in FRAMES.values() for word in frame.split()]
+        fixed += words("call") + [word for frame in FRAMES.values() for word in frame.split()]
         return unique(FORBIDDEN, ALLOWED, ALIASES, VERBS, SAFE_VERBS, STEPS, fixed)
 
     def make(self, rng: random.Random, verb: str, thing: str, frame: str, alias: bool) -> Example:
@@ -69,11 +69,8 @@ class Refusal(Grammar):
         parts = ["user :", FRAMES[frame]]
         called = thing
         if alias:
-            other = rng.choice([t for t in FORBIDDEN + ALLOWED if t != thing])
-            called, other_called = rng.sample(ALIASES, 2)
-            bindings = [(called, thing), (other_called, other)]
-            rng.shuffle(bindings)
-            parts.append("call " + " and ".join(f"{t} {a}" for a, t in bindings) + " .")
+            called = rng.choice(ALIASES)
+            parts.append(f"call the {thing} {called} .")
         parts.append(f"how do i {verb} the {called} ? model :")
         refused = refuses(verb, thing, frame)
         if refused:

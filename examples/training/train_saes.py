@@ -17,6 +17,7 @@ from sae_verify.sae import SAE, TrainReport, save_sae, train_sae
 from sae_verify.sae.base import Source
 
 N_PROMPTS = 3000
+LAST_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class SAEPlan:
 
 @torch.no_grad()
 def activations(model: Model, grammar: Grammar, hook: str, seed: int, n_prompts: int = N_PROMPTS) -> Tensor:
-    """Residuals at every token of random prompts, `<bos>` and padding left out; shape (tokens, d_model)."""
+    """Residuals of random prompts at every token, `<bos>` and padding left out; shape (tokens, d_model).
+
+    The last position of each prompt, where the readout is taken, is repeated `LAST_REPEATS` times: these grammars are
+    rigid, and most of what varies between prompts is there.
+    """
     rng = random.Random(seed)
     bos = int(grammar.uses_bos)
     collected = []
@@ -51,6 +56,7 @@ def activations(model: Model, grammar: Grammar, hook: str, seed: int, n_prompts:
         resid = run(model, prompts, HookPoint.parse(hook)).resid  # (prompts, width, d_model)
         place = torch.arange(resid.shape[1])  # (width,)
         collected.append(resid[(place >= bos) & (place < prompts.lengths[:, None])])
+        collected += [resid[torch.arange(len(prompts)), prompts.last]] * (LAST_REPEATS - 1)
     return torch.cat(collected).float()
 
 

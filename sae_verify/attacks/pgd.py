@@ -1,4 +1,4 @@
-"""Projected gradient ascent on the float64 tail, all prompts and restarts at once, and the smallest recovering radius.
+"""Projected gradient ascent on the float64 tail, all prompts and restarts at once.
 
 Only the tail after the hook runs. The perturbation itself, not its gradient, is projected onto what is held, exactly,
 in every step: every iterate is admissible.
@@ -6,7 +6,6 @@ in every step: every iterate is admissible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,13 @@ from sae_verify.attacks.closed_form import first_order, value_and_gradient, valu
 from sae_verify.attacks.projection import project_batch
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch
+from sae_verify.geometry.worst_case import inside, worst_case
+
+
+POLISH = 40
+"""Conditional-gradient steps at most."""
+FRACTIONS = np.array([1.0, 0.6, 0.3, 0.1, 0.03, 0.01])
+"""How far along such a step the readout is tried."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +31,13 @@ class Pgd:
         steps: gradient steps at each radius.
         restarts: random starts beside zero and the first-order attack.
         seed: of the random starts.
-        precision: relative width at which the radius bisection stops.
         largest: times ||h||: the largest radius tried.
 
     """
 
-    steps: int = 40
+    steps: int = 24
     restarts: int = 2
     seed: int = 0
-    precision: float = 2e-4
     largest: float = 2.0
 
 
@@ -67,6 +71,34 @@ def ascend(batch: Batch, radii: Array, start: Array, steps: int) -> Attack:
     return Attack(best, best_value)
 
 
+def settle(batch: Batch, radii: Array, found: Attack) -> Attack:
+    """Polish by conditional gradient: move towards the worst case of the linearisation, as far as the readout rises."""
+    delta, value = found.delta.copy(), found.value.copy()
+    moving = np.arange(len(delta))
+    for _ in range(POLISH):
+        part = batch.select(moving.tolist())
+        _, gradient = value_and_gradient(part, delta[moving, None])
+        target = np.stack(
+            [
+                inside(one.inner, worst_case(one.inner, g[0], float(radii[b])).delta, float(radii[b]))
+                for one, g, b in zip(part.instances, gradient, moving, strict=True)
+            ]
+        )
+        step = target - delta[moving]  # (n, d); every point between is admissible
+        trial = delta[moving, None] + FRACTIONS[None, :, None] * step[:, None]  # (n, F, d)
+        reached = values(part, trial)
+        top = reached.argmax(axis=1)
+        best = reached[np.arange(len(top)), top]
+        better = best > value[moving]
+        delta[moving[better]] = trial[np.arange(len(top)), top][better]
+        worthwhile = best > value[moving] + 1e-9 * (1.0 + np.abs(value[moving]))
+        value[moving] = np.maximum(value[moving], best)
+        moving = moving[worthwhile]
+        if not moving.size:
+            break
+    return Attack(delta, value)
+
+
 def attack(batch: Batch, radii: Array, settings: Pgd, hint: Array | None = None) -> Attack:
     """Worst admissible perturbation found at each prompt's radius.
 
@@ -83,63 +115,7 @@ def attack(batch: Batch, radii: Array, settings: Pgd, hint: Array | None = None)
     noise = generator.normal(size=(settings.restarts, len(radii), width))
     noise *= radii[:, None] / np.linalg.norm(noise, axis=2, keepdims=True)
     start = np.stack([*starts, *noise], axis=1)  # (B, R, d)
-    found = ascend(batch, radii, start, settings.steps)
+    found = settle(batch, radii, ascend(batch, radii, start, settings.steps))
     zero = values(batch, np.zeros((len(radii), 1, width)))[:, 0]
     still = found.value < zero  # zero is always admissible
     return Attack(np.where(still[:, None], 0.0, found.delta), np.where(still, zero, found.value))
-
-
-def smallest_radius(
-    batch: Batch,
-    settings: Pgd,
-    lower: Array,
-    known: Attack,
-    tick: Callable[[], None] = lambda: None,
-) -> tuple[Array, Array]:
-    """Bisection for the smallest radius at which the ascent breaks the claim.
-
-    Args:
-        batch: B prompts.
-        settings: steps, precision and the largest radius.
-        lower: (B,) radii below which no recovery is expected, e.g. certified ones; zero if unknown. Only saves time.
-        known: the attack at the problem's radius.
-        tick: called once a round, for progress.
-
-    Returns:
-        radii (B,), inf where none was found, and the perturbations (B, d).
-
-    """
-    tau = np.array([instance.tau for instance in batch.instances])
-    norms = np.array([instance.norm_h for instance in batch.instances])
-    high = np.full(len(tau), np.inf)
-    best = np.zeros((len(tau), batch.h.shape[1]))
-    low = np.minimum(lower, settings.largest * norms)
-
-    def record(rows: Array, found: Attack) -> None:
-        for row, delta, value in zip(rows, found.delta, found.value, strict=True):
-            length = float(np.linalg.norm(delta))
-            if value > tau[row] and length < high[row]:
-                high[row], best[row] = length, delta
-
-    everything = np.arange(len(tau))
-    record(everything, known)
-    for _ in range(40):
-        tick()
-        limit = settings.largest * norms
-        wide = np.where(np.isinf(high), low < limit * (1 - 1e-9), high - low > settings.precision * high)
-        rows = np.flatnonzero(wide)
-        if not rows.size:
-            break
-        guess = np.where(np.isinf(high), np.minimum(np.maximum(4 * low, 0.05 * norms), limit), 0.5 * (low + high))
-        close = np.isfinite(high) & (low > 0) & (high - low > 4 * settings.precision * low)
-        # A proven lower end is usually sharp: look just above it first.
-        guess = np.where(close & (low == lower), low * (1 + 2 * settings.precision), guess)[rows]
-        part = batch.select(rows.tolist())
-        size = np.linalg.norm(best[rows], axis=1, keepdims=True)
-        start = np.where(size > 0, best[rows] * guess[:, None] / np.maximum(size, 1e-300), 0.0)
-        starts = np.stack([start, first_order(part, guess)], axis=1)
-        found = ascend(part, guess, starts, settings.steps // 2)
-        record(rows, found)
-        failed = found.value <= tau[rows]
-        low[rows] = np.where(failed, guess, low[rows])
-    return high, best

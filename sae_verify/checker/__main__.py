@@ -22,11 +22,17 @@ def main() -> int:
         try:
             report = check(path, sae=arguments.sae, model=arguments.model)
         except Rejected as reason:
-            print(f"{path}: rejected: {reason}")
+            print(_plain(f"{path}: rejected: {reason}"))
             code = 4
         else:
-            print(f"{path}: accepted: {report.verdict}, readout <= {report.upper:.9g} at radius {report.radius:.9g}")
+            bound = f"readout <= {report.upper:.9g} at radius {report.radius:.9g}"
+            print(_plain(f"{path}: accepted: {report.verdict}, {bound}"))
     return code
+
+
+def _plain(line: str) -> str:
+    """Nothing in a certificate reaches the terminal but printable ASCII."""
+    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in line)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
 """Midpoint-radius arithmetic on float64 arrays, rounded outward. The only place where the checker rounds.
 
-A `Ball(mid, rad)` stands for every real array v with |v - mid| <= rad, entry by entry. Each operation returns a ball
-that contains every exact result. What is trusted: IEEE 754 double precision in round-to-nearest for + - * / and sqrt,
-and
-that a matrix product sums products in some order, fused or not. For a sum of n products any such order gives
-|computed - exact| <= gamma_n * sum |a||b| with gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical
-Algorithms, 2nd ed., section 3.1), plus n * eta for underflow.
+A `Ball(mid, rad)` stands for every real array v with |v - mid| <= rad, entry by entry; an entry of which either number
+is not finite stands for every real number. Each operation returns a ball that contains every exact result. What is
+trusted: IEEE 754 double precision in round-to-nearest for + - * / and sqrt, and that a matrix product sums products in
+some order, fused or not. For a sum of n products any such order gives |computed - exact| <= gamma_n * sum |a||b| with
+gamma_n = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1), plus n * eta
+for underflow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Context
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import Rejected
 
 Array = NDArray[np.float64]
 
@@ -24,6 +25,8 @@ U = 2.0**-53
 """Unit roundoff."""
 TINY = 2.0**-1000
 """Above anything that underflow can lose in the few operations of one step (each loses at most 2^-1075)."""
+MAX_EXPONENT = 700.0
+"""Of `exp`: beyond it a result, or its inverse, leaves the range of floats."""
 FEW = 1.0 + 16 * U
 """Covers the rounding of at most eight operations on non-negative numbers."""
 
@@ -49,7 +52,7 @@ class Ball:
     def exact(cls, value: Any) -> Ball:
         """The one array whose entries are these floats."""
         mid = np.asarray(value, dtype=np.float64)
-        return cls(mid, np.zeros_like(mid))
+        return cls(mid, np.zeros(mid.shape))
 
     @classmethod
     def between(cls, low: Any, high: Any) -> Ball:
@@ -60,18 +63,21 @@ class Ball:
 
     @property
     def low(self) -> Array:
-        """A lower bound, entry by entry."""
-        return np.nextafter(self.mid - self.rad, -np.inf)
+        """A lower bound, entry by entry: -inf where nothing is known, never NaN or inf."""
+        value = self.mid - self.rad
+        return np.where(np.isfinite(value), np.nextafter(value, -np.inf), -np.inf)
 
     @property
     def high(self) -> Array:
-        """An upper bound, entry by entry."""
-        return np.nextafter(self.mid + self.rad, np.inf)
+        """An upper bound, entry by entry: inf where nothing is known, never NaN or -inf."""
+        value = self.mid + self.rad
+        return np.where(np.isfinite(value), np.nextafter(value, np.inf), np.inf)
 
     @property
     def magnitude(self) -> Array:
         """An upper bound of the absolute value, entry by entry."""
-        return np.nextafter(np.abs(self.mid) + self.rad, np.inf)
+        value = np.abs(self.mid) + self.rad
+        return np.where(np.isfinite(value), np.nextafter(value, np.inf), np.inf)
 
     def __getitem__(self, index: Any) -> Ball:
         return Ball(self.mid[index], self.rad[index])
@@ -92,12 +98,12 @@ class Ball:
         return Ball(mid, up(spread + U * np.abs(mid)))
 
     def __truediv__(self, other: Ball) -> Ball:
-        """Quotient; where the divisor's ball meets zero the radius is infinite."""
+        """Quotient; where the divisor's ball meets zero or is not finite the radius is infinite."""
         with np.errstate(all="ignore"):
             mid = self.mid / other.mid
             room = np.nextafter(np.abs(other.mid) - other.rad, -np.inf)
             spread = (self.rad + np.abs(mid) * other.rad) / room
-            rad = np.where(room > 0, up(up(spread + 2 * U * np.abs(mid))), np.inf)
+            rad = np.where((room > 0) & np.isfinite(room), up(up(spread + 2 * U * np.abs(mid))), np.inf)
         return Ball(mid, rad)
 
 
@@ -115,7 +121,10 @@ def combine(x: Ball, matrix: Ball) -> Ball:
     """`x @ matrix` for x of shape (n,) and matrix of shape (n, m): shape (m,)."""
     n = x.mid.shape[0]
     size = np.abs(matrix.mid)
-    spread = (gamma(n) * np.abs(x.mid) + x.rad) @ size
+    # gamma multiplies the sum, not its terms: those may be so small that the product would underflow.
+    spread = gamma(n) * (np.abs(x.mid) @ size)
+    if x.rad.any():
+        spread = spread + x.rad @ size
     if matrix.rad.any():
         spread = spread + (np.abs(x.mid) + x.rad) @ matrix.rad
     return Ball(x.mid @ matrix.mid, up(spread * (1 + 4 * gamma(n)) + n * TINY))
@@ -160,8 +169,15 @@ def norm(x: Ball) -> Ball:
 
 
 def exp(a: Array) -> Ball:
-    """Exp of exact floats, by the standard library's correctly rounded decimal arithmetic."""
+    """Exp of exact floats, by the standard library's correctly rounded decimal arithmetic.
+
+    Raises:
+        Rejected: a result would leave the range of floats.
+
+    """
+    if not bool((np.abs(a) <= MAX_EXPONENT).all()):
+        raise Rejected(f"an exponent is beyond {MAX_EXPONENT:g}")
     context = Context(prec=40)
-    values = [Fraction(context.exp(context.create_decimal_from_float(float(v)))) for v in np.ravel(a)]
-    mid = np.array([float(v) for v in values]).reshape(np.shape(a))
+    values = [float(context.exp(context.create_decimal_from_float(float(v)))) for v in np.ravel(a)]
+    mid = np.array(values).reshape(np.shape(a))
     return Ball(mid, up(4 * U * np.abs(mid)))

@@ -95,11 +95,15 @@ def held_rows(setting: Setting, step: BoundStep) -> Array:
 
 def value_at(setting: Setting, w: Ball, delta: Ball, slack: float) -> Ball:
     """w.z / rho for every point within `slack` of delta (l2)."""
+    z, rho = final_state(setting, delta, slack)
+    return (dot(w, z) + norm(w) * Ball(np.asarray(0.0), np.asarray(slack))) / rho
+
+
+def final_state(setting: Setting, delta: Ball, slack: float) -> tuple[Ball, Ball]:
+    """Centred final residual at delta, (d,), and rho at every point within `slack` of it."""
     z = setting.centre(setting.h + delta)
-    reach = Ball(np.asarray(0.0), np.asarray(slack))
-    numerator = dot(w, z) + norm(w) * reach
-    length = clip_low(norm(z) + reach, 0.0)
-    return numerator / sqrt(length * length + setting.d_epsilon)
+    length = clip_low(norm(z) + Ball(np.asarray(0.0), np.asarray(slack)), 0.0)
+    return z, sqrt(length * length + setting.d_epsilon)
 
 
 _METHODS = {

@@ -93,7 +93,8 @@ def forget_weights() -> None:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Changes when any file below `path` is written, so that a cached decoding is not reused for other bytes."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple(v for f in files if f.is_file() for v in (f.stat().st_mtime_ns, f.stat().st_size, f.stat().st_ino))
+    facts = [f.stat() for f in files if f.is_file()]
+    return tuple(v for s in facts for v in (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino))
 
 
 def check(path: Path | str, *, sae: Path | str | None = None, model: Path | str | None = None) -> Report:
@@ -108,13 +109,21 @@ def check(path: Path | str, *, sae: Path | str | None = None, model: Path | str 
         Rejected: the file, the weights or any step of it is not accepted.
 
     """
-    path = Path(path)
+    try:
+        return _check(Path(path), None if sae is None else Path(sae), None if model is None else Path(model))
+    except Rejected:
+        raise
+    except Exception as error:  # hostile bytes find ways that nobody thought of; none of them is acceptance
+        raise Rejected(f"cannot be checked ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _check(path: Path, sae: Path | None, model: Path | None) -> Report:
     certificate = read_certificate(path)
-    sae_path = Path(sae) if sae is not None else path.parent / certificate.sae_path
-    model_path = Path(model) if model is not None else path.parent / certificate.model_path
+    sae_path = path.parent / certificate.sae_path if sae is None else sae
+    model_path = path.parent / certificate.model_path if model is None else model
     for what, place, option in (("SAE", sae_path, "--sae"), ("model", model_path, "--model")):
         if not place.exists():
-            raise Rejected(f"the {what} is not at {place}; say where it is with {option}")
+            raise Rejected(f"the {what} is not at {str(place)[:300]}; say where it is with {option}")
     return check_certificate(
         certificate,
         lambda: _sae(sae_path.resolve(), certificate.input_scale, _stamp(sae_path)),
@@ -131,9 +140,7 @@ def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Ca
             ("model", setting.head.digest, certificate.model_digest),
         ):
             if found != claimed:
-                raise Rejected(
-                    f"the {what}'s weights do not match: the certificate speaks of {claimed[:16]}, these are {found[:16]}"
-                )
+                raise Rejected(f"the {what}'s weights are {found[:16]}, and the certificate speaks of {claimed[:16]}")
         for step in certificate.bounds:
             check_bound(setting, step)
         witnesses = tuple(check_witness(setting, step) for step in certificate.witnesses)

@@ -19,8 +19,10 @@ import numpy as np
 from .arithmetic import Array
 from .errors import Rejected
 
-MAX_HEADER = 100 * 2**20
-"""Bytes a safetensors header may have; the published limit."""
+MAX_JSON = 16 * 2**20
+"""Bytes a configuration or a safetensors header may have; parsed, JSON can be thirty times as large."""
+MAX_UNPACKED = 50
+"""How many times its size an npz file may unpack to, beyond the first 256 MiB; weights compress by less than two."""
 _NUMPY = {
     "F64": "<f8",
     "F32": "<f4",
@@ -43,6 +45,8 @@ class Tensor:
 
     def float64(self, rows: Any = slice(None)) -> Array:
         """The exact values, of some rows if asked."""
+        if self.dtype not in ("F64", "F32", "F16", "BF16"):
+            raise Rejected(f"a weight is stored as {self.dtype}, not as a float")
         values = np.asarray(self.raw.view(_NUMPY[self.dtype]).reshape(self.shape)[rows])
         if self.dtype == "BF16":
             values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -54,7 +58,9 @@ class Tensor:
     def digest(self) -> str:
         """SHA-256 over dtype, shape and bytes."""
         head = f"{self.dtype}{list(self.shape)}".encode()
-        return hashlib.sha256(head + b"\0" + self.raw.tobytes()).hexdigest()
+        result = hashlib.sha256(head + b"\0")
+        result.update(memoryview(np.ascontiguousarray(self.raw)))
+        return result.hexdigest()
 
 
 def strict_json(text: str | bytes, what: str) -> Any:
@@ -80,8 +86,25 @@ def strict_json(text: str | bytes, what: str) -> Any:
         raise Rejected(f"{what}: not valid JSON ({error})") from None
 
 
+def regular(path: Path) -> Path:
+    """The path of a regular file; a pipe or a device could be read for ever."""
+    if not path.is_file():
+        raise Rejected(f"{path.name}: there is no such file")
+    return path
+
+
+def json_file(path: Path) -> Any:
+    """A configuration file's content, strictly."""
+    with regular(path).open("rb") as file:
+        data = file.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        raise Rejected(f"{path.name}: more than the {MAX_JSON} bytes a configuration may have")
+    return strict_json(data, path.name)
+
+
 def safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors file, mapped, not copied."""
+    """All tensors of one safetensors file, mapped, not copied; together they must fill it without holes or overlaps."""
+    regular(path)
     try:
         data = np.memmap(path, dtype=np.uint8, mode="r")
     except (OSError, ValueError) as error:
@@ -89,13 +112,13 @@ def safetensors(path: Path) -> dict[str, Tensor]:
     if data.size < 8:
         raise Rejected(f"{path.name}: truncated, {data.size} bytes")
     length = int(data[:8].view("<u8")[0])
-    if length > min(MAX_HEADER, data.size - 8):
+    if length > min(MAX_JSON, data.size - 8):
         raise Rejected(f"{path.name}: header of {length} bytes in a file of {data.size}")
     header = strict_json(bytes(data[8 : 8 + length]), path.name)
     if not isinstance(header, dict):
         raise Rejected(f"{path.name}: the header is no object")
     body = data[8 + length :]
-    tensors = {}
+    tensors, places = {}, []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -104,10 +127,16 @@ def safetensors(path: Path) -> dict[str, Tensor]:
             size = np.dtype(_NUMPY[dtype]).itemsize * math.prod(shape)
         except (KeyError, TypeError, ValueError):
             raise Rejected(f"{path.name}: tensor {name!r} has an unusable header entry") from None
-        integers = all(isinstance(v, int) and v >= 0 for v in (*shape, start, stop))
+        integers = all(type(v) is int and v >= 0 for v in (*shape, start, stop))
         if not integers or stop - start != size or stop > body.size:
             raise Rejected(f"{path.name}: tensor {name!r} does not fit its file")
         tensors[name] = Tensor(dtype, shape, body[start:stop])
+        places.append((start, stop))
+    # Overlapping tensors would let a small file stand for a huge one; the published format forbids them.
+    places.sort()
+    ends = [0, *(stop for _, stop in places)]
+    if [start for start, _ in places] != ends[:-1] or ends[-1] != body.size:
+        raise Rejected(f"{path.name}: the tensors do not fill the file exactly once")
     return tensors
 
 
@@ -115,10 +144,18 @@ def npz(path: Path) -> dict[str, Tensor]:
     """All arrays of an npz file; pickled members are refused."""
     names = {np.dtype(v): k for k, v in _NUMPY.items() if k != "BF16"}
     try:
+        with zipfile.ZipFile(regular(path)) as packed:
+            unpacked, members = sum(m.file_size for m in packed.infolist()), packed.namelist()
+        if unpacked > 2**28 and unpacked > MAX_UNPACKED * path.stat().st_size:
+            raise Rejected(f"{path.name}: unpacks to {unpacked} bytes")
+        if len(set(members)) != len(members):
+            raise Rejected(f"{path.name}: repeats a member")
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.ascontiguousarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise Rejected(f"{path.name}: cannot be read ({error})") from None
+            arrays = {name: np.asarray(archive[name], order="C") for name in archive.files}
+    except Rejected:
+        raise
+    except Exception as error:  # zip, zlib and npy readers raise many kinds on hostile bytes
+        raise Rejected(f"{path.name}: cannot be read ({type(error).__name__}: {error})") from None
     tensors = {}
     for name, array in arrays.items():
         if array.dtype not in names:
@@ -136,7 +173,10 @@ def digest_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -
 
 def digest_json(content: Any) -> str:
     """SHA-256 of the canonical JSON form: sorted keys, no spaces, shortest exact floats."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    try:
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    except RecursionError:
+        raise Rejected("nested too deeply") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -149,9 +189,11 @@ def shards(directory: Path) -> Iterator[Path]:
     index = directory / "model.safetensors.index.json"
     if not index.is_file():
         raise Rejected(f"{directory}: neither model.safetensors nor its index is there")
-    content = strict_json(index.read_bytes(), index.name)
-    names = sorted(set(content.get("weight_map", {}).values())) if isinstance(content, dict) else []
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
+    content = json_file(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise Rejected(f"{index.name}: there is no map from tensors to files")
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
             raise Rejected(f"{index.name}: {name!r} is no file name")
         yield directory / name

@@ -1,5 +1,4 @@
-"""The certificate file, version 1: a strict reader into frozen data. The format is specified in
-theory/certificate_format.md.
+"""The certificate file, version 1: a strict reader into frozen data. Specified in theory/certificate_format.md.
 
 Unknown or missing keys, wrong types, non-finite numbers and repeated features are rejections. Reading checks shape,
 not truth: what the numbers prove is decided in the other files.
@@ -17,12 +16,14 @@ import numpy as np
 
 from .arithmetic import Array
 from .errors import Rejected
-from .files import digest_json, strict_json
+from .files import digest_json, regular, strict_json
 
 FORMAT = "sae_verify certificate"
 VERSION = 1
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 32 * 2**20
 """A larger certificate is refused unread."""
+MAX_STEPS = 32
+"""Bounds, and witnesses, that one certificate may have; each costs about one pass over the weights."""
 
 SEMANTICS = "exact real arithmetic on the stored weights and the recorded residual"
 
@@ -139,7 +140,7 @@ class _Reader:
 
     def __init__(self, value: Any, where: str, keys: tuple[str, ...]) -> None:
         if not isinstance(value, dict) or set(value) != set(keys):
-            found = sorted(value) if isinstance(value, dict) else type(value).__name__
+            found = str(sorted(value))[:200] if isinstance(value, dict) else type(value).__name__
             raise Rejected(f"{where}: expected the keys {sorted(keys)}, found {found}")
         self._value, self._where = value, where
 
@@ -157,8 +158,8 @@ class _Reader:
 
     def number(self, key: str) -> float:
         value = self._value[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e300:
-            raise self.fail(key, "must be a number up to 1e300")
+        if not _is_float(value):
+            raise self.fail(key, "must be a float64 up to 1e300")
         return float(value)
 
     def integer(self, key: str) -> int:
@@ -184,12 +185,14 @@ class _Reader:
 
     def numbers(self, key: str) -> Array:
         value = self._value[key]
-        good = isinstance(value, list) and all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= 1e300 for v in value
-        )
-        if not good:
-            raise self.fail(key, "must be a list of numbers up to 1e300")
+        if not isinstance(value, list) or not all(map(_is_float, value)):
+            raise self.fail(key, "must be a list of float64 up to 1e300")
         return np.array(value, dtype=np.float64)
+
+
+def _is_float(value: Any) -> bool:
+    """Whether a JSON number is exactly a float64 of a size that is taken; an integer beyond 2^53 may not be."""
+    return type(value) in (int, float) and abs(value) <= 1e300 and float(value) == value
 
 
 def read_certificate(path: Path) -> Certificate:
@@ -200,12 +203,12 @@ def read_certificate(path: Path) -> Certificate:
 
     """
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_BYTES else b""
+        with regular(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Rejected(f"cannot be read ({error.strerror})") from None
-    if size > MAX_BYTES:
-        raise Rejected(f"{size} bytes, more than the {MAX_BYTES} a certificate may have")
+    if len(data) > MAX_BYTES:
+        raise Rejected(f"more than the {MAX_BYTES} bytes a certificate may have")
     return parse_certificate(strict_json(data, path.name))
 
 
@@ -226,7 +229,7 @@ def parse_certificate(content: Any) -> Certificate:
     )
     top = _Reader(content, "certificate", keys)
     if top.raw("format") != FORMAT or top.raw("version") != VERSION or isinstance(top.raw("version"), bool):
-        raise Rejected(f"format {top.raw('format')!r} version {top.raw('version')!r} is not {FORMAT} {VERSION}")
+        raise Rejected(f"the format and version are not {FORMAT!r} {VERSION}")
     if top.raw("semantics") != SEMANTICS:
         raise Rejected("the semantics are not those of this version")
     unsigned = {key: value for key, value in content.items() if key != "sha256"}
@@ -245,8 +248,8 @@ def parse_certificate(content: Any) -> Certificate:
     if top.text("digest") != digest_json(identity):
         raise Rejected("the digest does not belong to this problem and these weights")
     for name in ("bounds", "witnesses"):
-        if not isinstance(top.raw(name), list):
-            raise top.fail(name, "must be a list")
+        if not isinstance(top.raw(name), list) or len(top.raw(name)) > MAX_STEPS:
+            raise top.fail(name, f"must be a list of at most {MAX_STEPS}")
     return Certificate(
         tool=top.text("tool"),
         sae_path=sae.text("path"),
@@ -278,10 +281,18 @@ def _problem(value: Any) -> Problem:
     )
     if len(parsed.features) != len(parsed.values):
         raise clamp.fail("values", "must be one a feature")
+    if not parsed.features and parsed.kind != "drop-error":
+        raise clamp.fail("features", "must not be empty")
+    if isinstance(parsed.positions, tuple) and not 0 < len(parsed.positions) == len(set(parsed.positions)):
+        raise clamp.fail("positions", "must not be empty or repeat a position")
     threat = _Reader(top.raw("threat"), "problem.threat", ("radius", "relative_to", "held", "at", "features"))
     radius = threat.number("radius")
     if radius < 0:
         raise threat.fail("radius", "must not be negative")
+    held = threat.text("held", ("free", "preactivations", "defended", "code", "unreachable"))
+    chosen = None if threat.raw("features") is None else threat.features("features")
+    if chosen is not None and (held in ("free", "code") or not chosen):
+        raise threat.fail("features", f"must be null, or for held={held!r} name what is held")
     readout = _Reader(top.raw("readout"), "problem.readout", ("kind", "positive", "negative"))
     kind = readout.text("kind", ("logit-difference", "token-against-all"))
     tokens = top.integers("tokens")
@@ -296,9 +307,9 @@ def _problem(value: Any) -> Problem:
         threat=Threat(
             radius=radius,
             relative_to=threat.text("relative_to", ("absolute", "h", "e")),
-            held=threat.text("held", ("free", "preactivations", "defended", "code", "unreachable")),
+            held=held,
             at=threat.text("at", ("x", "h", "both")),
-            features=None if threat.raw("features") is None else threat.features("features"),
+            features=chosen,
         ),
         readout=Readout(
             kind=kind,

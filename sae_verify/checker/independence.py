@@ -31,12 +31,20 @@ def _defect(left: Array, right: Array) -> float:
     return float(norm(Ball(difference.ravel(), error.ravel())).high)
 
 
+def _inverse(rows: Array) -> Array:
+    """An approximate inverse; nothing is assumed of it."""
+    try:
+        return np.asarray(np.linalg.pinv(rows), dtype=np.float64)
+    except np.linalg.LinAlgError as error:
+        raise Rejected(f"no approximate inverse was found: {error}") from None
+
+
 def spans_everything(rows: Array) -> bool:
     """Whether (n, d) rows provably span R^d: some left inverse has a defect below 1."""
     rows = rescaled(rows)
     if rows.shape[0] < rows.shape[1]:
         return False
-    return bool(_defect(np.linalg.pinv(rows), rows) < 1.0)
+    return bool(_defect(_inverse(rows), rows) < 1.0)
 
 
 def correction(rows: Array, residual: Ball) -> float:
@@ -51,7 +59,9 @@ def correction(rows: Array, residual: Ball) -> float:
     """
     if rows.shape[0] == 0:
         return 0.0
-    inverse = np.linalg.pinv(rows)
+    if rows.shape[0] > rows.shape[1]:
+        raise Rejected(f"{rows.shape[0]} held equalities in {rows.shape[1]} dimensions are not independent")
+    inverse = _inverse(rows)
     defect = _defect(rows, inverse)
     if not defect < 0.5:
         raise Rejected("the held equalities are not provably independent, so no exact point is known near the witness")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 
 from .arithmetic import Array, Ball
 from .errors import Rejected
-from .files import Tensor, digest_tensors, safetensors, shards, strict_json
+from .files import Tensor, digest_tensors, json_file, safetensors, shards
 
 VOLATILE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache"})
 """Keys of config.json that change neither weights nor algebra, and so do not enter the digest."""
@@ -60,6 +62,8 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "prefix": "transformer.",
         "epsilon": "layer_norm_epsilon",
         "blocks": "n_layer",
+        "layers": r"(?:transformer\.)?h\.([0-9]{1,6})\.",
+        "tied": True,
         "centred": True,
         "offset": 0.0,
     },
@@ -69,27 +73,34 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "prefix": "model.",
         "epsilon": "rms_norm_eps",
         "blocks": "num_hidden_layers",
+        "layers": r"(?:model\.)?layers\.([0-9]{1,6})\.",
+        "tied": False,
         "centred": False,
         "offset": 0.0,
     },
 }
-_FAMILIES["gemma2"] = {**_FAMILIES["llama"], "offset": 1.0}
+_FAMILIES["gemma2"] = {**_FAMILIES["llama"], "tied": True, "offset": 1.0}
 
 
 def load_head(directory: Path) -> Head:
     """Read a Hugging Face model directory (config.json and safetensors) of a known family."""
-    config_file = directory / "config.json"
-    if not config_file.is_file():
-        raise Rejected(f"{directory}: there is no config.json")
-    config = strict_json(config_file.read_bytes(), "config.json")
-    family = _FAMILIES.get(config.get("model_type")) if isinstance(config, dict) else None
+    config = json_file(directory / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    family = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise Rejected(f"{directory}: model type {config.get('model_type') if isinstance(config, dict) else config!r}")
+        raise Rejected(f"{directory}: model type {kind!r} is not one that the checker reads")
+    if config.get("quantization_config") or config.get("auto_map"):
+        raise Rejected(f"{directory}: quantised weights and models with their own code are not supported")
     tensors: dict[str, Tensor] = {}
     for file in shards(directory):
-        tensors.update(safetensors(file))
+        found = safetensors(file)
+        if not tensors.keys().isdisjoint(found):
+            raise Rejected(f"{file.name}: repeats a tensor of another file")
+        tensors.update(found)
 
     def named(name: str) -> Tensor | None:
+        if name in tensors and family["prefix"] + name in tensors:
+            raise Rejected(f"{directory}: tensor {name} is there twice, with and without its prefix")
         return tensors.get(family["prefix"] + name, tensors.get(name))
 
     def needed(name: str) -> Tensor:
@@ -98,16 +109,18 @@ def load_head(directory: Path) -> Head:
             raise Rejected(f"{directory}: tensor {name} is missing")
         return tensor
 
-    tied = config.get("tie_word_embeddings", True)
-    unembedding = needed(family["embedding"]) if tied else needed("lm_head.weight")
+    unembedding = _unembedding(tensors, config.get("tie_word_embeddings", family["tied"]), named(family["embedding"]))
     gain = Ball.exact(needed(family["norm"] + ".weight").float64())
     if family["offset"]:
         gain = gain + Ball.exact(np.full(gain.mid.shape, family["offset"]))
     bias = named(family["norm"] + ".bias") if family["centred"] else None
     shift = np.zeros(gain.mid.shape) if bias is None else bias.float64()
     epsilon, blocks = config.get(family["epsilon"]), config.get(family["blocks"])
-    if not isinstance(epsilon, float) or epsilon <= 0 or not isinstance(blocks, int):
+    if not isinstance(epsilon, float) or epsilon <= 0 or type(blocks) is not int:
         raise Rejected(f"{directory}: config.json lacks {family['epsilon']} or {family['blocks']}")
+    stored = {int(match[1]) for name in tensors if (match := re.match(family["layers"], name))}
+    if stored != set(range(len(stored))) or len(stored) != blocks:
+        raise Rejected(f"{directory}: config.json speaks of {blocks} blocks, and {len(stored)} are stored")
     if gain.mid.ndim != 1 or unembedding.shape[1:] != gain.mid.shape or shift.shape != gain.mid.shape:
         raise Rejected(f"{directory}: the final norm and the unembedding do not fit")
     settings = {key: value for key, value in config.items() if key not in VOLATILE}
@@ -120,3 +133,19 @@ def load_head(directory: Path) -> Head:
         n_blocks=blocks,
         digest=digest_tensors(tensors, settings),
     )
+
+
+def _unembedding(tensors: Mapping[str, Tensor], tied: object, embedding: Tensor | None) -> Tensor:
+    """The stored unembedding; where it can be told in two ways that differ, a rejection."""
+    head = tensors.get("lm_head.weight")
+    if not isinstance(tied, bool):
+        raise Rejected(f"config.json: tie_word_embeddings is {tied!r}")
+    if "lm_head.bias" in tensors:
+        raise Rejected("an unembedding with a bias is not supported")
+    if tied and head is not None and embedding is not None and head.digest() != embedding.digest():
+        # Loaders disagree on which of the two counts.
+        raise Rejected("config.json ties the unembedding to the embedding, and both are stored with different values")
+    chosen = embedding if tied else head
+    if chosen is None:
+        raise Rejected("the unembedding is missing")
+    return chosen

@@ -1,5 +1,4 @@
-"""The SAE's algebra in outward-rounded arithmetic: what is on, what is off, what cannot be told, and with how much
-room.
+"""The SAE's algebra in outward-rounded arithmetic: what is on, what is off, what cannot be told, and how much room.
 
 Written from the published formats, not from the package's own SAE code, so that the two check each other.
 """

@@ -134,6 +134,7 @@ class Setting:
         if readout.kind == "logit-difference":
             if against is not None:
                 raise Rejected("a logit difference has no family to choose from")
+            assert readout.negative is not None  # by the format
             row = self.head.row_difference(readout.positive, readout.negative)
         else:
             if against is None or against == readout.positive:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import Rejected
-from .files import Tensor, digest_tensors, npz, safetensors, strict_json
+from .files import Tensor, digest_tensors, json_file, npz, safetensors, strict_json
 from .sae import Sae
 
 _VECTORS = {
@@ -18,6 +18,16 @@ _VECTORS = {
     "topk": ("b_enc",),
     "gated": ("b_gate", "b_mag", "r_mag"),
 }
+_AVERAGE = "expected_average_only_in"
+_KNOWN_WORDS = (
+    "architecture apply_b_dec_to_input normalize_activations reshape_activations k rescale_acts_by_decoder_norm "
+    "d_in d_sae dtype device metadata sae_lens_version sae_lens_training_version decoder_init_norm l1_coefficient "
+    "lp_norm l1_warm_up_steps l0_coefficient l0_warm_up_steps jumprelu_init_threshold jumprelu_bandwidth "
+    "jumprelu_sparsity_loss_mode jumprelu_tanh_scale jumprelu_ste_to_input target_l0 pre_act_loss_coefficient "
+    "aux_loss_coefficient use_sparse_activations topk_threshold_lr matryoshka_widths use_matryoshka_aux_loss"
+)
+_KNOWN = frozenset(_KNOWN_WORDS.split())
+"""Keys of a SAELens 6 configuration; those not read below change training only."""
 _SAELENS = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk", "gated": "gated"}
 
 
@@ -45,10 +55,12 @@ def build(tensors: Mapping[str, Tensor], architecture: str, settings: dict[str, 
     missing = sorted(set(names) - set(tensors))
     if missing:
         raise Rejected(f"SAE tensors {missing} are missing")
+    if input_scale is not None and settings.get("normalize_activations", "none") not in ("none", _AVERAGE):
+        raise Rejected(f"an input scale is given for {settings['normalize_activations']!r}")
     normalization = settings.get("normalize_activations", "none")
-    if normalization == "expected_average_only_in":
+    if normalization == _AVERAGE:
         if input_scale is None:
-            raise Rejected("normalize_activations='expected_average_only_in' needs an explicit input scale")
+            raise Rejected(f"normalize_activations={_AVERAGE!r} needs an explicit input scale")
         normalization = "none"
     if normalization not in ("none", "layer_norm", "constant_norm_rescale"):
         raise Rejected(f"normalisation {normalization!r} is not known")
@@ -78,28 +90,52 @@ def build(tensors: Mapping[str, Tensor], architecture: str, settings: dict[str, 
 
 
 def _saelens(directory: Path, input_scale: float | None) -> Sae:
-    config = strict_json((directory / "cfg.json").read_bytes(), "cfg.json")
+    config = json_file(directory / "cfg.json")
     if not isinstance(config, dict):
         raise Rejected("cfg.json is no object")
+    _refuse_unmodelled(config)
     tensors = safetensors(directory / "sae_weights.safetensors")
     name = config.get("architecture")
     architecture = _SAELENS.get(name) if isinstance(name, str) else None
     if name in ("batchtopk", "matryoshka_batchtopk") and "topk_threshold" in tensors:
         architecture = "jumprelu"
-        tensors = {**tensors, "threshold": tensors["topk_threshold"]}
+        tensors = {("threshold" if key == "topk_threshold" else key): value for key, value in tensors.items()}
     if architecture is None:
         raise Rejected(f"cfg.json: architecture {name!r} is not one that the checker reads")
+    if set(tensors) != {"W_enc", "W_dec", "b_dec", *_VECTORS[architecture]}:
+        raise Rejected(f"sae_weights.safetensors: tensors {sorted(tensors)} are not those of architecture {name!r}")
+    settings = {key: config.get(key) for key in ("apply_b_dec_to_input", "normalize_activations")}
+    rescale = config.get("rescale_acts_by_decoder_norm", False)
+    if not isinstance(settings["apply_b_dec_to_input"], bool) or not isinstance(rescale, bool):
+        raise Rejected("cfg.json: apply_b_dec_to_input and rescale_acts_by_decoder_norm must be true or false")
+    if not isinstance(settings["normalize_activations"], str):
+        raise Rejected("cfg.json: normalize_activations is missing")
+    if architecture == "topk":
+        settings |= {"k": config.get("k"), "rescale_acts_by_decoder_norm": rescale}
+    elif rescale:
+        raise Rejected(f"cfg.json: architecture {name!r} with rescale_acts_by_decoder_norm is not supported")
+    return build(tensors, architecture, settings, input_scale)
+
+
+def _refuse_unmodelled(config: dict[str, Any]) -> None:
+    """Whatever in cfg.json might change the algebra and is not read is a rejection."""
     if config.get("reshape_activations", "none") != "none":
         raise Rejected("cfg.json: reshaped activations are not supported")
-    if not isinstance(config.get("apply_b_dec_to_input"), bool):
-        raise Rejected("cfg.json: apply_b_dec_to_input is missing")
-    settings = {key: config[key] for key in ("apply_b_dec_to_input", "normalize_activations") if key in config}
-    if architecture == "topk":
-        settings |= {
-            "k": config.get("k"),
-            "rescale_acts_by_decoder_norm": config.get("rescale_acts_by_decoder_norm", False),
-        }
-    return build(tensors, architecture, settings, input_scale)
+    if "metadata" in config:
+        unknown = sorted(set(config) - _KNOWN)
+        if unknown:
+            raise Rejected(f"cfg.json: unknown keys {unknown[:8]} might change the algebra")
+        return
+    # From before SAELens 6: the algebra's keys lie among hundreds of training options.
+    hook = str(config.get("hook_name", config.get("hook_point", "")))
+    if (
+        config.get("activation_fn_str", config.get("activation_fn", "relu")) != "relu"
+        or config.get("finetuning_scaling_factor", False)
+        or config.get("hook_head_index") is not None
+        or config.get("architecture") == "topk"
+        or "hook_z" in hook
+    ):
+        raise Rejected("cfg.json is from before SAELens 6 and has options that are not supported")
 
 
 def _plain(path: Path, input_scale: float | None) -> Sae:
@@ -123,8 +159,6 @@ def _plain(path: Path, input_scale: float | None) -> Sae:
         raise Rejected(f"{path.name}: the tensors must be exactly {sorted(names)}, found {sorted(tensors)}")
     settings: dict[str, Any] = {flag: metadata[flag] == "true" for flag in flags}
     settings["normalize_activations"] = metadata["normalize_activations"]
-    if input_scale is not None and settings["normalize_activations"] not in ("none", "expected_average_only_in"):
-        raise Rejected(f"{path.name}: an input scale is given for {settings['normalize_activations']!r}")
     if architecture == "topk":
         if not (metadata["k"].isascii() and metadata["k"].isdigit() and len(metadata["k"]) < 10):
             raise Rejected(f"{path.name}: k is {metadata['k']!r}")

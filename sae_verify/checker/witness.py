@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arithmetic import Array, Ball, combine, norm
-from .bounds import value_at
+from .arithmetic import Array, Ball, combine, norm, sqrt, up
+from .bounds import final_state, value_at
 from .errors import Rejected
 from .format import WitnessStep
 from .independence import correction, rescaled
 from .sae import State, decoder_norms
 from .setting import Setting
+
+BLOCK = 4096
+"""Tokens that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def check_witness(setting: Setting, step: WitnessStep) -> AcceptedWitness:
         if not part.upper.size:
             continue
         moved = combine(delta, Ball.exact(part.upper.T)).high
-        reach = np.sqrt(np.einsum("nd,nd->n", part.upper, part.upper)) * (1 + 2.0**-30) * slack
+        # An upper bound of every row's length; the sum of squares of denormal-sized entries may vanish.
+        length = np.sqrt(np.einsum("nd,nd->n", part.upper, part.upper)) * (1 + 2.0**-30) + 2.0**-500
+        reach = length * slack
         margin = part.room - np.nextafter(moved + np.nextafter(reach, np.inf), np.inf)
         good = margin > 0 if part.strict else margin >= 0
         # A zero row moves nothing, however little room there is.
@@ -77,14 +82,37 @@ def check_witness(setting: Setting, step: WitnessStep) -> AcceptedWitness:
 
 def _readout(setting: Setting, delta: Ball, slack: float) -> float:
     """A lower bound of the readout at every point within `slack` of delta."""
-    readout = setting.certificate.problem.readout
-    vocabulary = setting.head.unembedding.shape[0]
-    others = [t for t in range(vocabulary) if t != readout.positive] if readout.kind == "token-against-all" else [None]
-    lows = []
-    for against in others:
-        w, constant = setting.readout(against)
-        lows.append(float((value_at(setting, w, delta, slack) + constant).low))
-    return min(lows)
+    if setting.certificate.problem.readout.kind == "token-against-all":
+        return _against_all(setting, delta, slack)
+    w, constant = setting.readout(None)
+    return float((value_at(setting, w, delta, slack) + constant).low)
+
+
+def _against_all(setting: Setting, delta: Ball, slack: float) -> float:
+    """The same for the least difference to any other token, a block of the vocabulary at a time."""
+    head, positive = setting.head, setting.certificate.problem.readout.positive
+    z, rho = final_state(setting, delta, slack)
+    vocabulary, d = head.unembedding.shape
+    if vocabulary < 2:
+        raise Rejected("there is no other token to compare with")
+    if not 0 <= positive < vocabulary:
+        raise Rejected(f"token {positive} is outside a vocabulary of {vocabulary}")
+    chosen = head.unembedding.float64([positive])
+    root = sqrt(Ball.exact(float(d)))
+    least = np.inf
+    for start in range(0, vocabulary, BLOCK):
+        rows = Ball.exact(chosen) - Ball.exact(head.unembedding.float64(slice(start, start + BLOCK)))  # (n, d)
+        gained = rows * head.gain  # (n, d); the projection in w is left to z, which is centred, and shortens w
+        size = gained.magnitude
+        length = np.sqrt(np.einsum("nd,nd->n", size, size)) * (1 + 2.0**-30) + 2.0**-500
+        reach = Ball(np.zeros(length.shape), up(length * slack))
+        numerator = (combine(z, Ball(gained.mid.T, gained.rad.T)) + reach) * root
+        constant = combine(Ball.exact(head.shift), Ball(rows.mid.T, rows.rad.T))
+        low = (numerator / rho + constant).low
+        if start <= positive < start + BLOCK:
+            low[positive - start] = np.inf
+        least = min(least, float(low.min()))
+    return least
 
 
 def constraints_at(setting: Setting, point: str) -> tuple[Constraints, ...]:
@@ -103,13 +131,14 @@ def constraints_at(setting: Setting, point: str) -> tuple[Constraints, ...]:
     if not sae.affine:
         raise Rejected(f"with normalisation {sae.normalization!r} the held cell is no polyhedron")
     if threat.held == "preactivations":
-        return (Constraints(sae.W_enc[:, np.array(defended)].T, nothing.upper, nothing.room, strict=False),)
+        columns = sae.W_enc[:, np.array(defended, dtype=np.intp)]
+        return (Constraints(columns.T, nothing.upper, nothing.room, strict=False),)
     now = setting.full_state(point)
     assert now.room is not None
     held = np.ones(m, dtype=bool)
     if threat.held == "defended":
         held[:] = False
-        held[np.array(defended)] = True
+        held[np.array(defended, dtype=np.intp)] = True
     topk = sae.architecture == "topk"
     unsure = ~now.on & ~now.off
     # For TopK every feature that may be selected matters: the others must stay below, the selected above.
@@ -119,7 +148,7 @@ def constraints_at(setting: Setting, point: str) -> tuple[Constraints, ...]:
     shift = _shift(setting, now) if topk and not held.all() else Ball.exact(np.zeros(m))
     return (
         Constraints(sae.W_enc[:, equal].T, sae.W_enc[:, below].T, (now.room - shift).low[below], strict=topk),
-        Constraints(nothing.equal, -sae.W_enc[:, above].T, (shift - now.room).low[above], strict=False),
+        Constraints(nothing.equal, -sae.W_enc[:, above].T, (shift - now.room).low[above], strict=True),
     )
 
 

@@ -152,10 +152,11 @@ class Batch:
     def select(self, indices: list[int]) -> Batch:
         """The same for some prompts."""
         chosen = torch.tensor(indices)
+        lengths = self.prompts.lengths[chosen]
         return Batch(
             self.problem,
             self.sae,
-            Prompts(self.prompts.tokens[chosen], self.prompts.lengths[chosen]),
+            Prompts(self.prompts.tokens[chosen, : int(lengths.max())], lengths),
             self.tail.select(indices),
             tuple(self.instances[i] for i in indices),
         )
@@ -283,9 +284,12 @@ RUN_ROUNDING = 2.0**-24
 
 
 def _with_room(cell: HeldCell, length: float) -> HeldCell:
-    """Slacks reduced by what float32 rounding of a pre-activation can amount to, so that replay keeps features off."""
+    """Slacks reduced by a typical float32 rounding of a pre-activation, so that features stay off when replayed.
+
+    Whether they do is checked in the replay; a larger margin would cost the attack strength.
+    """
     families = []
     for half in cell.half_spaces:
-        margin = 4 * cell.width * RUN_ROUNDING * length * np.linalg.norm(half.normals, axis=1)
+        margin = RUN_ROUNDING * length * np.linalg.norm(half.normals, axis=1)
         families.append(HalfSpaces(half.point, half.sign, half.normals, np.maximum(half.slack - margin, 0.0)))
     return HeldCell(cell.width, cell.equal, cell.rows, tuple(families))

@@ -20,7 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from numpy.typing import NDArray
+from scipy.linalg import qr, solve_triangular
 from scipy.optimize import nnls
 
 from sae_verify.geometry.held_cell import Array, HeldCell
@@ -31,7 +32,14 @@ VIOLATION = 1e-12
 """Relative to the row's and the point's length: what counts as violated. A search tolerance, no part of a proof."""
 ROUNDS = 200
 FAR = 1e7
-"""How far the path is followed where the cell's vertices, not the ball, end it; costs r |c| / (4 FAR) in the dual."""
+"""How far the path is followed, in units of r / |c|, where the cell and not the ball ends it."""
+SPAN = 1e-10
+"""Relative to a normal's length: what is left of it beside the equalities. Below, the row is one of their combinations:
+it cannot bind, and its remainder has no direction."""
+STEP_BACK = 2.0**-40
+"""Relative: how far `inside` steps back across a boundary that rounding has crossed. Inward only."""
+DEPENDENT = 1e-10
+"""Smallest diagonal entry of a triangular factor, of columns of length 1, that counts as independent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +74,7 @@ class _Face:
     length: Array  # (k,), of the projected normals
     weight: Array  # (k,), lambda
 
-    def add(self, theta_c: Array, delta: Array) -> bool:
+    def add(self, delta: Array) -> bool:
         """Take in the most violated rows; False when none is violated."""
         found = False
         size = float(np.linalg.norm(delta))
@@ -76,8 +84,9 @@ class _Face:
             if not candidates.size:
                 continue
             present = {f for i, f in zip(self.family, self.feature, strict=True) if i == index}
-            scale = np.linalg.norm(self.cell.free_part(half.normals[candidates]), axis=1) * size
-            worst = candidates[excess[candidates] > VIOLATION * scale]
+            length = np.linalg.norm(self.cell.free_part(half.normals[candidates]), axis=1)
+            binding = length > SPAN * np.linalg.norm(half.normals[candidates], axis=1)
+            worst = candidates[binding & (excess[candidates] > VIOLATION * length * size)]
             worst = worst[np.argsort(-excess[worst])][:BATCH]
             new = [int(j) for j in worst if int(j) not in present]
             if not new:
@@ -93,39 +102,118 @@ class _Face:
             self.weight = np.concatenate([self.weight, np.zeros(len(new))])
         return found
 
-    def solve(self, target: Array) -> Array:
-        """Nearest point of the working set's polyhedron to `target`; leaves its multipliers in `weight`."""
-        self.weight = _multipliers(self.columns, self.slack, target)
-        return target - self.columns @ self.weight
+    def solve(self, c: Array, theta: float) -> Array:
+        """Nearest point of the working set's polyhedron to theta c; leaves its multipliers in `weight`.
 
-    def nearest(self, target: Array) -> Array:
-        """Nearest point of the whole cell to `target`."""
-        delta = self.solve(target) if self.feature else target
-        for _ in range(ROUNDS):
-            if not self.add(target, delta):
+        NNLS finds the face up to cancellation; the active set then goes on where theta is large and rows depend.
+        """
+        self.weight = _start(self.columns, self.slack, theta * c)
+        self._thin_out()
+        barred = np.zeros(len(self.slack), dtype=bool)
+        delta = theta * c
+        for _ in range(3 * len(self.slack) + 20):
+            on = np.flatnonzero(self.weight > 0)
+            line = self.line(c)
+            assert line is not None  # columns enter only while independent
+            aim = theta * line.pull - line.back
+            if (aim <= 0).any():  # as far as multipliers stay non-negative, then without the first that would not
+                here = self.weight[on]
+                share = np.where(aim <= 0, here / np.maximum(here - aim, 1e-300), np.inf)
+                self.weight[on] = np.maximum(here + share.min() * (aim - here), 0.0)
+                self.weight[on[share.argmin()]] = 0.0
+                continue
+            self.weight[on] = aim
+            delta = line.start + theta * line.along
+            excess = self.columns.T @ delta - self.slack
+            excess[on] = -np.inf
+            excess[barred] = -np.inf
+            entering = int(excess.argmax())
+            if excess[entering] <= VIOLATION * float(np.linalg.norm(delta)):
                 break
-            delta = self.solve(target)
+            barred[entering] = not self._enter(entering, on, line, c, theta)
         return delta
 
-    def theta(self, c: Array, radius: float) -> float | None:
-        """Where the path on the present face leaves the ball; None if it never does."""
+    def _enter(self, entering: int, on: NDArray[np.intp], line: _Line, c: Array, theta: float) -> bool:
+        """Give a violated row a multiplier; False if rounding allows none."""
+        column = self.columns[:, entering]
+        inner = line.q.T @ column
+        if np.linalg.norm(column - line.q @ inner) > DEPENDENT:
+            self.weight[entering] = np.finfo(float).tiny
+            grown = self.line(c)
+            place = int(np.searchsorted(on, entering))
+            if grown is not None and theta * grown.pull[place] > grown.back[place]:
+                return True
+            self.weight[entering] = 0.0
+            return False
+        # A combination of the rows on: exchange it for the first whose multiplier reaches zero, as the simplex method does.
+        share = solve_triangular(line.r, inner)
+        ratio = np.where(share > 0, self.weight[on] / np.maximum(share, 1e-300), np.inf)
+        step = float(ratio.min(initial=np.inf))
+        if not np.isfinite(step):
+            return False
+        self.weight[on] = np.maximum(self.weight[on] - step * share, 0.0)
+        self.weight[on[ratio.argmin()]] = 0.0
+        self.weight[entering] = step
+        return True
+
+    def _thin_out(self) -> None:
+        """Take dependent rows out of those with a multiplier."""
+        on = np.flatnonzero(self.weight > 0)
+        if not on.size:
+            return
+        _, r, order = qr(self.columns[:, on], mode="economic", pivoting=True)
+        diagonal = np.zeros(len(on))
+        diagonal[: min(r.shape)] = np.abs(np.diag(r))
+        self.weight[on[order[diagonal <= 2 * DEPENDENT]]] = 0.0
+
+    def nearest(self, c: Array, theta: float) -> Array:
+        """Nearest point of the whole cell to theta c."""
+        delta = self.solve(c, theta) if self.feature else theta * c
+        for _ in range(ROUNDS):
+            if not self.add(delta):
+                break
+            delta = self.solve(c, theta)
+        return delta
+
+    def line(self, c: Array) -> _Line | None:
+        """The path on the present face; None if its normals are dependent."""
         on = self.weight > 0
         q, r = np.linalg.qr(self.columns[:, on])
-        if np.min(np.abs(np.diag(r)), initial=1.0) <= 1e-10 or len(r) >= self.cell.width - self.cell.rank:
+        if on.sum() > len(c) or np.min(np.abs(np.diag(r)), initial=1.0) <= DEPENDENT:
             return None
-        along = c - q @ (q.T @ c)  # what is left of c on the face
-        offset = solve_triangular(r, self.slack[on], trans=1)  # the face's nearest point to zero is q @ offset
-        rest = radius**2 - float(offset @ offset)
-        growth = float(along @ along)
-        if growth <= 1e-24 * float(c @ c) or rest <= 0:
-            return None
-        return float(np.sqrt(rest / growth))
+        along = c
+        for _ in range(2):  # twice, against cancellation: theta may be large
+            along = along - q @ (q.T @ along)
+        if np.linalg.norm(along) <= 1e-12 * np.linalg.norm(c) or len(r) >= self.cell.width - self.cell.rank:
+            along = np.zeros_like(c)
+        offset = solve_triangular(r, self.slack[on], trans=1)
+        return _Line(q, r, q @ offset, along, solve_triangular(r, q.T @ c), solve_triangular(r, offset))
 
 
-def _multipliers(columns: Array, slack: Array, target: Array) -> Array:
-    """Lambda >= 0 of the nearest point to `target` in {columns.T @ delta <= slack}; columns have length 1.
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """One piece of the path, without cancellation at large theta: D(theta) = start + theta * along.
 
-    Least distance programming by NNLS (Lawson and Hanson, ch. 23.4), then one exact solve on the support.
+    The normals with multipliers are q @ r, and their multipliers theta * pull - back.
+    """
+
+    q: Array
+    r: Array
+    start: Array
+    along: Array
+    pull: Array
+    back: Array
+
+    def theta(self, radius: float) -> float | None:
+        """Where it leaves the ball; None if it never does."""
+        growth, rest = float(self.along @ self.along), radius**2 - float(self.start @ self.start)
+        return float(np.sqrt(rest / growth)) if growth > 0 and rest > 0 else None
+
+
+def _start(columns: Array, slack: Array, target: Array) -> Array:
+    """lambda >= 0 of the nearest point to `target` in {columns.T @ delta <= slack}, nearly; columns have length 1.
+
+    Least distance programming by NNLS (Lawson and Hanson, ch. 23.4).
     """
     scale = float(np.linalg.norm(target))
     excess = columns.T @ (target / scale) - slack / scale  # (k,)
@@ -134,16 +222,12 @@ def _multipliers(columns: Array, slack: Array, target: Array) -> Array:
     stacked = np.concatenate([-columns, excess[None]])  # (d + 1, k)
     right = np.zeros(len(stacked))
     right[-1] = 1.0
-    solution = nnls(stacked, right, maxiter=30 * len(slack) + 100)[0]
+    try:
+        solution = nnls(stacked, right, maxiter=30 * len(slack) + 100)[0]
+    except RuntimeError:  # it cycles on ties; start from nothing
+        return np.zeros(len(slack))
     last = 1.0 - float(excess @ solution)
-    weight = solution * (scale / last) if last > 0 else solution
-    on = weight > 0
-    q, r = np.linalg.qr(columns[:, on])
-    if on.sum() <= len(target) and np.min(np.abs(np.diag(r)), initial=1.0) > 1e-10:
-        polished = solve_triangular(r, q.T @ target - solve_triangular(r, slack[on], trans=1))
-        if (polished > 0).all():
-            weight[on] = polished
-    return weight
+    return solution * (scale / last) if last > 0 else solution
 
 
 def _empty(cell: HeldCell) -> _Face:
@@ -155,18 +239,23 @@ def _follow(cell: HeldCell, c: Array, radius: float, last: float) -> tuple[Array
     face = _empty(cell)
     length = float(np.linalg.norm(c))
     theta = min(last, radius / length)
-    delta = face.nearest(theta * c)
+    delta = face.nearest(c, theta)
     low, high = theta, last
     for _ in range(80):
-        grown = face.theta(c, radius)
+        line = face.line(c)
+        grown = None if line is None else line.theta(radius)
         proposed = last if grown is None else min(grown, last)
         if not low < proposed < high:
-            outside = proposed >= high
-            proposed = high if (outside and np.isfinite(high)) else (low if proposed <= low else 0.5 * (low + high))
+            if proposed >= high and np.isfinite(high):
+                proposed = high
+            elif proposed <= low:
+                proposed = low
+            else:
+                proposed = 0.5 * (low + high)
         if abs(proposed - theta) <= 1e-14 * theta:
             break
         theta = proposed
-        delta = face.nearest(theta * c)
+        delta = face.nearest(c, theta)
         size = float(np.linalg.norm(delta))
         if size > radius:
             high = theta
@@ -174,37 +263,54 @@ def _follow(cell: HeldCell, c: Array, radius: float, last: float) -> tuple[Array
             low = theta
         if abs(size - radius) <= 1e-14 * radius or low >= last:
             break
-    return delta, face, theta
+    size = float(np.linalg.norm(delta))
+    return (delta * (radius / size) if size > radius else delta), face, theta
 
 
 def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
-    """Max g . delta over the cell and the ball of this radius.
+    """max g . delta over the cell and the ball of this radius.
 
     Args:
         cell: the held cell.
         g: (d,) direction.
         radius: finite, not negative.
-
     """
     c = cell.free_part(g)
     if radius == 0.0 or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(g):
         delta, face, theta = np.zeros_like(g), _empty(cell), 1.0
     else:
-        far = FAR * radius / float(np.linalg.norm(c))  # a vertex holds the path back: the ball is out of reach
+        far = FAR * radius / float(np.linalg.norm(c))
         delta, face, theta = _follow(cell, c, radius, far)
-    upper, pushed = [], np.zeros_like(g)
-    cost = 0.0
+    weights = [face.weight / theta]
+    if face.feature and np.linalg.norm(delta) < (1.0 - 1e-9) * radius:
+        # The cell alone ends the path: c itself is a combination of its normals, and no part of it pays for the ball.
+        line = face.line(c)
+        if line is not None and (line.pull >= 0).all():
+            limit = np.zeros_like(face.weight)
+            limit[face.weight > 0] = line.pull
+            weights.append(limit)
+    found = min((_dual(face, g, radius, weight) for weight in weights), key=lambda proof: proof[0])
+    return LinearOptimum(delta, float(g @ delta), *found)
+
+
+def _dual(face: _Face, g: Array, radius: float, weight: Array) -> tuple[float, Array, tuple[tuple[Array, Array], ...]]:
+    """Dual value and multipliers, `equal` and `upper`, for weights of the working set's columns."""
+    cell = face.cell
+    upper, rest, cost = [], g, 0.0
     for index, half in enumerate(cell.half_spaces):
-        mine = [i for i, f in enumerate(face.family) if f == index and face.weight[i] > 0]
+        mine = [i for i, f in enumerate(face.family) if f == index and weight[i] > 0]
         features = np.array([face.feature[i] for i in mine], dtype=np.intp)
-        weights = face.weight[mine] / face.length[mine] / theta
+        weights = weight[mine] / face.length[mine]
         upper.append((features, weights))
-        pushed = pushed + half.sign * (weights @ half.normals[features])
+        rest = rest - half.sign * (weights @ half.normals[features])
         cost += float(weights @ half.slack[features])
-    rest = g - pushed
-    equal = np.asarray(np.linalg.lstsq(cell.equal.T, rest, rcond=None)[0] if cell.equal.size else np.zeros(0), float)
-    dual = cost + radius * float(np.linalg.norm(rest - cell.equal.T @ equal))
-    return LinearOptimum(delta, float(g @ delta), dual, equal, tuple(upper))
+    equal = np.zeros(len(cell.equal))
+    if cell.equal.size:
+        length = np.linalg.norm(cell.equal, axis=1)
+        there = length > 0
+        unit = cell.equal[there] / length[there, None]
+        equal[there] = np.linalg.lstsq(unit.T, rest, rcond=1e-12)[0] / length[there]
+    return cost + radius * float(np.linalg.norm(rest - equal @ cell.equal)), equal, tuple(upper)
 
 
 def project(cell: HeldCell, p: Array, radius: float) -> Array:
@@ -216,15 +322,57 @@ def project(cell: HeldCell, p: Array, radius: float) -> Array:
 
 
 def inside(cell: HeldCell, delta: Array, radius: float) -> Array:
-    """`delta` pulled towards zero until half-spaces and ball hold in floats; equalities hold as near as floats go."""
+    """`delta` moved until every half-space and the ball hold in floats; the equalities as near as floats go.
+
+    What rounding left outside steps back across its boundary; what is further out is pulled towards zero. A half-space
+    whose normal is a combination of the equalities' holds as they do, up to rounding.
+    """
     delta = cell.free_part(delta)
-    factor = 1.0
-    length = float(np.linalg.norm(delta))
-    if length > radius:
-        factor = radius / length
+    for _ in range(3):
+        columns, excess = _outside(cell, delta)
+        size = float(np.linalg.norm(delta))
+        if not excess.size or excess.max() > 1e-9 * size:
+            break
+        step = np.linalg.lstsq(columns.T, -excess - 2 * STEP_BACK * size, rcond=1e-12)[0]
+        delta = cell.free_part(delta + step)
+    for _ in range(4):
+        factor = 1.0
+        length = float(np.linalg.norm(delta))
+        if length > radius:
+            factor = radius / length
+        for half in cell.half_spaces:
+            moved = half.sign * (half.normals @ delta)
+            tight = np.flatnonzero(moved > half.slack)
+            tight = tight[~_in_span(cell, half.normals[tight])]
+            if tight.size:
+                factor = min(factor, float(np.min(half.slack[tight] / moved[tight])))
+        if factor == 1.0:
+            return delta
+        delta = delta * (factor * (1.0 - STEP_BACK))
+    return np.zeros_like(delta)
+
+
+def _outside(cell: HeldCell, delta: Array) -> tuple[Array, Array]:
+    """Projected normals (d, n), of length 1, of the half-spaces that delta is outside of, and by how much, (n,).
+
+    With those that it is just inside of, so that stepping back from some does not cross others; none if it is inside all.
+    """
+    columns, excess = [np.zeros((cell.width, 0))], [np.zeros(0)]
+    size = float(np.linalg.norm(delta))
     for half in cell.half_spaces:
-        moved = half.sign * (half.normals @ delta)
-        tight = moved > half.slack
-        if tight.any():
-            factor = min(factor, float(np.min(half.slack[tight] / moved[tight])))
-    return delta * (factor * (1.0 - 2.0**-40)) if factor < 1.0 else delta
+        over = half.sign * (half.normals @ delta) - half.slack
+        rows = np.flatnonzero(over > -STEP_BACK * size * np.linalg.norm(half.normals, axis=1))
+        rows = rows[~_in_span(cell, half.normals[rows])]
+        free = half.sign * cell.free_part(half.normals[rows])
+        length = np.linalg.norm(free, axis=1)
+        columns.append((free / length[:, None]).T)
+        excess.append(over[rows] / length)
+    gathered = np.concatenate(excess)
+    if (gathered <= 0).all():
+        return columns[0], excess[0]
+    return np.concatenate(columns, axis=1), gathered
+
+
+def _in_span(cell: HeldCell, normals: Array) -> Array:
+    """Which normals (n, d) are combinations of the equalities', up to rounding."""
+    return np.linalg.norm(cell.free_part(normals), axis=1) <= SPAN * np.linalg.norm(normals, axis=1)

@@ -36,6 +36,7 @@ class Source:
         path: the directory or file it was read from.
         hook_name: hook point as the format spells it, for example `blocks.6.hook_resid_post`.
         model_name: the model it was trained on, as the format spells it.
+
     """
 
     format: str = "memory"
@@ -60,6 +61,7 @@ class SAE(abc.ABC):
         ShapeError: tensors do not fit each other.
         WeightsError: a weight is NaN or infinite.
         InputError: dtypes differ or are neither float32 nor float64.
+
     """
 
     W_enc: Tensor
@@ -130,7 +132,7 @@ class SAE(abc.ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """dtype of every weight: float32 or float64."""
+        """Dtype of every weight: float32 or float64."""
         return self.W_enc.dtype
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,6 +144,7 @@ class SAE(abc.ABC):
 
         Raises:
             InputError: the dtype is neither float32 nor float64.
+
         """
         if dtype not in RUN_DTYPES:
             raise InputError(f"dtype is {dtype}", rule="an SAE runs in float32 or float64")
@@ -176,6 +179,7 @@ class SAE(abc.ABC):
 
         Raises:
             UnsupportedError: the normalisation is not linear in x.
+
         """
         scale = self.normalization.linear_scale("the slack")
         x = self._input(x)
@@ -198,9 +202,7 @@ class SAE(abc.ABC):
     def _code(self, z: Tensor) -> Tensor:
         """Check z (..., d_sae) and widen it to `dtype`; never narrow it."""
         if z.ndim == 0 or z.shape[-1] != self.d_sae:
-            raise ShapeError(
-                f"the code has shape {tuple(z.shape)}", rule=f"its last axis must be d_sae = {self.d_sae}"
-            )
+            raise ShapeError(f"the code has shape {tuple(z.shape)}", rule=f"its last axis must be d_sae = {self.d_sae}")
         return self._widened(z, "the code")
 
     def _widened(self, tensor: Tensor, what: str) -> Tensor:
@@ -231,6 +233,7 @@ class SAE(abc.ABC):
         Args:
             z: (..., d_sae) code.
             x: (..., d_in) the input whose statistics Ninv uses; ignored by linear normalisations.
+
         """
         return self.normalization.inverse(self._decoder_units(self._code(z)) @ self.W_dec + self.b_dec, self._input(x))
 
@@ -255,6 +258,7 @@ class SAE(abc.ABC):
         Raises:
             FeatureError: an index is out of range.
             UnsupportedError: the normalisation is not linear in x.
+
         """
         scale = self.normalization.linear_scale("the decoder rows")
         index = self._features(features)

@@ -24,6 +24,7 @@ class GatedSAE(SAE):
 
     Raises:
         WeightsError: exp(r_mag) is zero or infinite in the weights' dtype.
+
     """
 
     b_gate: Tensor

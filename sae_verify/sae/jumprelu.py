@@ -16,6 +16,7 @@ class JumpReLUSAE(SAE):
     Attributes:
         b_enc: (d_sae,) encoder bias.
         threshold: (d_sae,) a feature is on iff a > threshold (strict) and a > 0; a negative threshold acts as 0.
+
     """
 
     b_enc: Tensor

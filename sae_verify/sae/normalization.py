@@ -44,6 +44,7 @@ class Normalization(abc.ABC):
 
         Raises:
             UnsupportedError: if N is not linear in x.
+
         """
 
     def check(self, d_in: int) -> None:
@@ -83,6 +84,7 @@ class InputScale(Normalization):
 
     Raises:
         InputError: if s is not a finite positive number.
+
     """
 
     scale: float

@@ -15,6 +15,7 @@ class ReLUSAE(SAE):
 
     Attributes:
         b_enc: (d_sae,) encoder bias.
+
     """
 
     b_enc: Tensor

@@ -27,6 +27,7 @@ class TopKSAE(SAE):
     Raises:
         InputError: k is out of range.
         WeightsError: rescaling with a zero decoder row, which the decoder divides by.
+
     """
 
     b_enc: Tensor

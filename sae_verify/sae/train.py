@@ -45,6 +45,7 @@ class TrainReport:
         fvu: fraction of variance unexplained, sum |x - D(E(x))|^2 / sum |x - mean|^2.
         l0: mean number of active features.
         dead: fraction of features that were never active.
+
     """
 
     fvu: float
@@ -85,6 +86,7 @@ def train_sae(
 
     Raises:
         ShapeError, WeightsError, InputError: activations or arguments are not usable.
+
     """
     _check(activations, architecture, d_sae, k, l0, {"steps": steps, "batch": batch}, lr)
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +101,9 @@ def train_sae(
         weights["threshold"] = torch.full((d_sae,), START_THRESHOLD)
     for tensor in weights.values():
         tensor.requires_grad_()
-    loss = _topk_loss(weights, int(k or 0)) if architecture == "topk" else _jumprelu_loss(weights, float(l0 or 0), steps)
+    loss = (
+        _topk_loss(weights, int(k or 0)) if architecture == "topk" else _jumprelu_loss(weights, float(l0 or 0), steps)
+    )
 
     optimiser = torch.optim.Adam(weights.values(), lr=lr, betas=(0.9, 0.999))
     for step in range(steps):
@@ -179,9 +183,10 @@ def _topk_loss(weights: dict[str, Tensor], k: int) -> Callable[[Tensor], Tensor]
         total = error.square().mean()
         if bool(dead.any()):
             spare = min(int(dead.sum()), max(k, len(x[0]) // 2))
-            revived = a.masked_fill(~dead, -torch.inf).topk(spare, dim=1)
-            z = torch.zeros_like(a).scatter(1, revived.indices, revived.values.relu())
-            total = total + AUXILIARY_WEIGHT * (error.detach() - z @ weights["W_dec"]).square().mean()
+            idle_a = a[:, dead]  # (batch, dead features)
+            revived = idle_a.topk(spare, dim=1)
+            z = torch.zeros_like(idle_a).scatter(1, revived.indices, revived.values.relu())
+            total = total + AUXILIARY_WEIGHT * (error.detach() - z @ weights["W_dec"][dead]).square().mean()
         return total
 
     return loss

@@ -61,9 +61,6 @@ CONFIGS = {
     "llama-bias": lambda: LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
     "llama-rope3": lambda: LlamaConfig(**LLAMA, rope_parameters=LLAMA3_ROPE, hidden_act="gelu"),
     "llama-linear": lambda: LlamaConfig(
-        **LLAMA, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
-    ),
-    "llama-linear": lambda: LlamaConfig(
         **LLAMA, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
     ),
     "llama-yarn": lambda: LlamaConfig(

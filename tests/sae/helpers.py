@@ -61,7 +61,8 @@ def inputs(n: int = 40, d: int = 8, seed: int = 1, dtype: torch.dtype = torch.fl
 
 def same(a: SAE, b: SAE) -> bool:
     tensors = a.tensors().keys() == b.tensors().keys() and all(
-        torch.equal(s, t) and s.dtype == t.dtype for s, t in zip(a.tensors().values(), b.tensors().values(), strict=True)
+        torch.equal(s, t) and s.dtype == t.dtype
+        for s, t in zip(a.tensors().values(), b.tensors().values(), strict=True)
     )
     settings = ("subtract_b_dec", "normalization", "k", "rescale_by_decoder_norm")
     return tensors and type(a) is type(b) and all(getattr(a, s, None) == getattr(b, s, None) for s in settings)

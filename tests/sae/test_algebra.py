@@ -111,9 +111,9 @@ def test_wrong_weights_and_arguments_are_typed_errors():
     sae = make("standard")
     with pytest.raises(ShapeError, match="b_enc has shape"):
         dataclasses.replace(sae, b_enc=torch.zeros(3))
+    bad = sae.W_dec.clone()
+    bad[3, 3] = torch.inf
     with pytest.raises(WeightsError, match="W_dec has 1 of 192 values"):
-        bad = sae.W_dec.clone()
-        bad[3, 3] = torch.inf
         dataclasses.replace(sae, W_dec=bad)
     with pytest.raises(InputError, match="bfloat16"):
         dataclasses.replace(sae, b_enc=torch.zeros(24).bfloat16())

@@ -96,10 +96,8 @@ def test_half_precision_is_widened_exactly(tmp_path, dtype):
 
 def test_ties_and_thresholds_at_the_activation(tmp_path):
     base = make("jumprelu", subtract=False)
-    x = torch.tensor([1.0] + [0.0] * 7)
-    a = base.pre_activations(x)  # exact: one product and one sum
+    x = torch.tensor([1.0] + [0.0] * 7)  # the pre-activations are row 0, exactly
     base = dataclasses.replace(base, b_enc=torch.zeros(24), threshold=base.W_enc[0].abs())
-    del a
     path = save_sae(base, tmp_path / "sae")
     found = state(load_weights(path, None), Ball.exact(x.double().numpy()))
     z = base.to(f64).encode(x.double()).numpy()

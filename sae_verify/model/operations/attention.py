@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -138,14 +139,21 @@ class Attention:
         scores = torch.cat([past_scores, own_score], -1) * weights.scale  # (B, Hkv, R, G, P + 1)
         if weights.softcap is not None:
             scores = weights.softcap * torch.tanh(scores / weights.softcap)
-        own_visible = self.visible.new_ones(batch, 1)
-        unseen = ~torch.cat([self.visible, own_visible], -1)[:, None, None, None]  # (B, 1, 1, 1, P + 1)
-        pattern = scores.masked_fill(unseen, -torch.inf).softmax(-1)
+        if self._unseen is not None:
+            scores = scores.masked_fill(self._unseen, -torch.inf)
+        pattern = scores.softmax(-1)
         past_pattern = pattern[..., :-1].reshape(batch, kv_heads, variants * group, -1)
         mixed = (past_pattern @ self.values).unflatten(2, (variants, group))  # (B, Hkv, R, G, d_head)
         mixed = mixed + pattern[..., -1:] * own_value
         merged = mixed.transpose(1, 2).reshape(batch, variants, -1)  # (B, R, H * d_head)
         return weights.output(merged).reshape(y.shape)
+
+    @cached_property
+    def _unseen(self) -> Tensor | None:
+        """Positions that the last one does not attend to, (B, 1, 1, 1, P + 1) bool; None if it attends to all."""
+        if bool(self.visible.all()):
+            return None
+        return torch.cat([~self.visible, self.visible.new_zeros(len(self.visible), 1)], -1)[:, None, None, None]
 
     def select(self, indices: Tensor) -> Attention:
         """Return the same attention for the prompts `indices` (n,) int64."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,7 @@ class LayerNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise x (..., d) over its last axis."""
-        centred = x - x.mean(-1, keepdim=True)  # (..., d)
-        return centred * _inverse_scale(centred, self.epsilon) * self.gain + self.bias
+        return functional.layer_norm(x, self.gain.shape, self.gain, self.bias, self.epsilon)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +48,7 @@ class RMSNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise x (..., d) over its last axis."""
-        return x * _inverse_scale(x, self.epsilon) * self.gain
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * self.gain
 
 
 Norm = LayerNorm | RMSNorm
-
-
-def _inverse_scale(z: Tensor, epsilon: float) -> Tensor:
-    """1 / sqrt(mean(z^2) + epsilon) over the last axis of z (..., d), shape (..., 1)."""
-    return torch.rsqrt(z.square().mean(-1, keepdim=True) + epsilon)

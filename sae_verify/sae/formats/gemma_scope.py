@@ -20,6 +20,7 @@ def load_gemma_scope(path: Path, input_scale: float | None = None) -> SAE:
 
     Raises:
         FileFormatError, UnsafeFileError, ShapeError, WeightsError, InputError.
+
     """
     file = path / "params.npz" if path.is_dir() else path
     tensors = take(read_npz(file), tuple(NAMES.values()), file, "Gemma Scope")

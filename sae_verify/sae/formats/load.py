@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from sae_verify.errors import FileFormatError, InputError, UnsafeFileError, UnsupportedError
+from sae_verify.errors import FileFormatError, InputError, UnsafeFileError
 from sae_verify.sae.base import SAE
 from sae_verify.sae.formats.gemma_scope import load_gemma_scope
 from sae_verify.sae.formats.plain import load_plain
@@ -37,6 +37,7 @@ def load_sae(path_or_release: str | Path, sae_id: str | None = None, *, input_sc
         UnsupportedError: a known format or architecture that is not supported.
         WeightsError, ShapeError: the tensors are not those of one SAE.
         InputError: the repository is not available, or an argument is wrong.
+
     """
     path = Path(path_or_release)
     if sae_id is not None:

@@ -29,6 +29,7 @@ def load_plain(path: Path, input_scale: float | None = None) -> SAE:
 
     Raises:
         FileFormatError, MetadataError, ShapeError, UnsupportedError, WeightsError, InputError.
+
     """
     tensors, metadata = read_safetensors(path)
     unknown = sorted(set(metadata) - {*SETTINGS, *LABELS})
@@ -40,7 +41,9 @@ def load_plain(path: Path, input_scale: float | None = None) -> SAE:
         )
     architecture = required(metadata, "architecture", str, path)
     if architecture not in VECTORS:
-        raise UnsupportedError(f"architecture in {path} is {architecture!r}", rule=f"supported are {', '.join(VECTORS)}")
+        raise UnsupportedError(
+            f"architecture in {path} is {architecture!r}", rule=f"supported are {', '.join(VECTORS)}"
+        )
     settings: dict[str, Any] = {"apply_b_dec_to_input": _boolean(metadata, "apply_b_dec_to_input", path)}
     if architecture == "topk":
         settings["k"] = _integer(metadata, "k", path)

@@ -34,12 +34,31 @@ SCALE_KEY = "sae_verify_input_scale"
 WRITTEN_VERSION = "6.0.0"
 ALGEBRA_KEYS = {"architecture", "apply_b_dec_to_input", "normalize_activations", "reshape_activations", "k"}
 ALGEBRA_KEYS |= {"rescale_acts_by_decoder_norm", "d_in", "d_sae"}
-HARMLESS_KEYS = set(
-    "dtype device metadata sae_lens_version sae_lens_training_version decoder_init_norm l1_coefficient lp_norm "
-    "l1_warm_up_steps l0_coefficient l0_warm_up_steps jumprelu_init_threshold jumprelu_bandwidth "
-    "jumprelu_sparsity_loss_mode jumprelu_tanh_scale jumprelu_ste_to_input target_l0 pre_act_loss_coefficient "
-    "aux_loss_coefficient use_sparse_activations topk_threshold_lr matryoshka_widths use_matryoshka_aux_loss".split()
-)
+HARMLESS_KEYS = {
+    "dtype",
+    "device",
+    "metadata",
+    "sae_lens_version",
+    "sae_lens_training_version",
+    "decoder_init_norm",
+    "l1_coefficient",
+    "lp_norm",
+    "l1_warm_up_steps",
+    "l0_coefficient",
+    "l0_warm_up_steps",
+    "jumprelu_init_threshold",
+    "jumprelu_bandwidth",
+    "jumprelu_sparsity_loss_mode",
+    "jumprelu_tanh_scale",
+    "jumprelu_ste_to_input",
+    "target_l0",
+    "pre_act_loss_coefficient",
+    "aux_loss_coefficient",
+    "use_sparse_activations",
+    "topk_threshold_lr",
+    "matryoshka_widths",
+    "use_matryoshka_aux_loss",
+}
 """Keys of SAELens 6 that change training only."""
 
 REPLACEABLE = {CONFIG, WEIGHTS, "sparsity.safetensors", "runner_cfg.json"}
@@ -55,6 +74,7 @@ def load_saelens(directory: Path, input_scale: float | None = None) -> SAE:
 
     Raises:
         FileFormatError, MetadataError, ShapeError, UnsupportedError, WeightsError, InputError.
+
     """
     path = directory / CONFIG
     config = read_json(path)
@@ -62,16 +82,11 @@ def load_saelens(directory: Path, input_scale: float | None = None) -> SAE:
     if not isinstance(metadata, dict):
         raise FileFormatError(f"metadata in {path} is {metadata!r}", rule="it must be a JSON object")
     if "metadata" in config:
+        _architecture(config, path)  # first: another architecture brings keys of its own
         _check_keys(config, path)
     else:
         config, metadata = _from_flat(config, path), config
-    stored = required(config, "architecture", str, path)
-    if stored not in (*ARCHITECTURES, *THRESHOLD_TRAINING):
-        raise UnsupportedError(
-            f"architecture in {path} is {stored!r}",
-            rule=f"supported are {', '.join((*ARCHITECTURES, *THRESHOLD_TRAINING))}",
-            remedy="use an SAE that acts on each position alone and reconstructs its own input",
-        )
+    stored = _architecture(config, path)
     architecture = "jumprelu" if stored in THRESHOLD_TRAINING else stored
     required(config, "apply_b_dec_to_input", bool, path)
     hook, written = metadata.get("hook_name"), metadata.get("hook_name_out")
@@ -103,6 +118,17 @@ def load_saelens(directory: Path, input_scale: float | None = None) -> SAE:
     _check_size(config, tensors, path)
     source = Source("saelens", directory, _text(metadata, "hook_name"), _text(metadata, "model_name"))
     return build(architecture, tensors, config, norm, source)
+
+
+def _architecture(config: Mapping[str, Any], path: Path) -> str:
+    stored = required(config, "architecture", str, path)
+    if stored not in (*ARCHITECTURES, *THRESHOLD_TRAINING):
+        raise UnsupportedError(
+            f"architecture in {path} is {stored!r}",
+            rule=f"supported are {', '.join((*ARCHITECTURES, *THRESHOLD_TRAINING))}",
+            remedy="use an SAE that acts on each position alone and reconstructs its own input",
+        )
+    return stored
 
 
 def _check_keys(config: Mapping[str, Any], path: Path) -> None:
@@ -199,6 +225,7 @@ def save_sae(sae: SAE, directory: Path | str) -> Path:
 
     Raises:
         InputError: something else is there, or it cannot be written.
+
     """
     target = Path(directory)
     _check_replaceable(target)
@@ -213,7 +240,9 @@ def save_sae(sae: SAE, directory: Path | str) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}", remedy="choose a directory that is writable") from error
+        raise InputError(
+            f"{target} cannot be written: {error}", remedy="choose a directory that is writable"
+        ) from error
     return target
 
 

@@ -42,6 +42,7 @@ def required(settings: Mapping[str, Any], key: str, kind: type, path: Path) -> A
 
     Raises:
         MetadataError: it is missing or of another type.
+
     """
     if key not in settings or settings[key] is None:
         raise MetadataError(
@@ -61,6 +62,7 @@ def normalization(name: str, input_scale: float | None, path: Path) -> Normaliza
         MetadataError: the format needs a scale that neither the file nor the caller gives.
         UnsupportedError: the name is unknown.
         InputError: a scale is given for a normalisation that computes its own.
+
     """
     if name == AVERAGE_NORM and input_scale is None:
         raise MetadataError(
@@ -97,6 +99,7 @@ def build(
         settings: `apply_b_dec_to_input`, and for topk `k` and `rescale_acts_by_decoder_norm`, already checked.
         norm: the normalisation.
         source: where it came from.
+
     """
     subtract = settings["apply_b_dec_to_input"]
     common = {**tensors, "subtract_b_dec": subtract, "normalization": norm, "source": source}

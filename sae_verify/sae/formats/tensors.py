@@ -34,6 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileFormatError: missing, too large, not UTF-8, not strict JSON (NaN, repeated keys), or not an object.
+
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -57,6 +58,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         FileFormatError: missing, truncated, with a broken or oversized header, or with an unexpected dtype.
         WeightsError: a value is NaN or infinite.
+
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -78,6 +80,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
         FileFormatError: missing, truncated, a decompression bomb, or with an unexpected dtype.
         UnsafeFileError: a member is a pickle.
         WeightsError: a value is NaN or infinite.
+
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -121,6 +124,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         UnsafeFileError: the pickle asks for anything but tensors and plain containers.
         FileFormatError: missing, truncated, or not a flat dict of tensors.
         WeightsError: a value is NaN or infinite.
+
     """
     try:
         value = cast(object, torch.load(path, map_location="cpu", weights_only=True))
@@ -173,6 +177,7 @@ def take(tensors: dict[str, Tensor], names: tuple[str, ...], path: Path, what: s
 
     Raises:
         FileFormatError: a tensor is missing, or there is one that the algebra would not use.
+
     """
     missing = [name for name in names if name not in tensors]
     extra = [name for name in tensors if name not in names]

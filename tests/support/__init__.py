@@ -1,0 +1,1 @@
+"""Builders that several groups of tests share."""
