@@ -27,7 +27,7 @@ class Bound:
         value: readout <= value for every admissible perturbation.
         against: the member of the readout's family that is bounded; None for a logit difference.
         multipliers: of the held constraints, or None.
-        tangent: (d,) or None. secant: positive or None. See theory/final-norm.
+        tangent: (d,) or None. secant: positive or None. mean: or None. See theory/03-final-norm.md.
 
     """
 
@@ -39,6 +39,7 @@ class Bound:
     multipliers: Multipliers | None = None
     tangent: Array | None = field(default=None)
     secant: float | None = None
+    mean: float | None = None
 
 
 class Method(Protocol):

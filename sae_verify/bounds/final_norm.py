@@ -4,7 +4,8 @@ Theorem: final-norm. With z = P(h + delta), rho = sqrt(||z||^2 + d eps0) and rea
 
 - level t >= 0: rho >= q.z + q0 sqrt(d eps0) for every unit (q, q0), so readout - constant <= t if
   max (w - t q).z <= t q0 sqrt(d eps0); tight at q = z*/rho*, because w.z - t rho is concave.
-- level t < 0: rho <= (rho^2 + s^2) / 2s for every s > 0; tight at s = rho* when the worst case is on the sphere.
+- level t < 0: rho <= (rho^2 + s^2) / 2s for every s > 0, tight at s = rho* when the worst case is on the sphere; with a
+  LayerNorm, ||P delta||^2 <= r^2 - 2 m sum(delta) + d m^2 for every m, tight at the mean of delta*.
 
 Both leave a linear function of delta, bounded over cell and ball by theorem linear-dual. The search below climbs to a
 stationary point, takes q or s there, and finds the least level by Newton's method; the checker proves the result.
@@ -40,6 +41,7 @@ class _Level:
     optimum: LinearOptimum
     tangent: Array | None
     secant: float | None
+    mean: float | None
     rho: float
 
 
@@ -94,12 +96,13 @@ class _Search:
             q0 = np.sqrt(max(0.0, 1.0 - float(q @ q)))
             at_centre = float(slope @ self.zh) - t * q0 * np.sqrt(self.d_epsilon)
             optimum = worst_case(self.instance.outer, slope, radius)
-            return _Level(t, at_centre + optimum.dual, delta, optimum, q, None, rho)
-        slope = self.w - (t / rho) * self.zh
-        squares = float(self.zh @ self.zh) + radius**2 + self.d_epsilon + rho**2
+            return _Level(t, at_centre + optimum.dual, delta, optimum, q, None, None, rho)
+        mean = float(delta.mean()) if self.instance.final_norm.centred else None
+        slope = self.w - (t / rho) * (self.zh - (mean or 0.0))
+        squares = float(self.zh @ self.zh) + radius**2 + self.d_epsilon + rho**2 + len(delta) * (mean or 0.0) ** 2
         at_centre = float(self.w @ self.zh) - t * squares / (2 * rho)
         optimum = worst_case(self.instance.outer, slope, radius)
-        return _Level(t, at_centre + optimum.dual, delta, optimum, None, rho, rho)
+        return _Level(t, at_centre + optimum.dual, delta, optimum, None, rho, mean, rho)
 
     def least_level(self, radius: float) -> _Level:
         """The smallest level that this method proves, raised by RAISE."""
@@ -131,6 +134,7 @@ class _Search:
             multipliers=Multipliers(found.optimum.equal, found.optimum.upper),
             tangent=found.tangent,
             secant=found.secant,
+            mean=found.mean,
         )
 
     def largest_radius(self) -> tuple[_Level, float] | None:

@@ -147,6 +147,7 @@ def _bound(bound: Bound, cell: HeldCell) -> dict[str, Any]:
         "multipliers": _multipliers(bound, cell),
         "tangent": None if bound.tangent is None else bound.tangent.tolist(),
         "secant": bound.secant,
+        "mean": bound.mean,
     }
 
 

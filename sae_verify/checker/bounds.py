@@ -40,8 +40,8 @@ def _final_norm(setting: Setting, step: BoundStep) -> None:
     held, cost = setting.held(step.multipliers)
     if t >= 0:
         # rho(z) >= q.z + q0 sqrt(d eps0) for every |q|^2 + q0^2 <= 1.
-        if step.tangent is None or step.secant is not None or step.tangent.shape != w.mid.shape:
-            raise Rejected("a bound above the constant needs a tangent, (d,)")
+        if step.tangent is None or step.tangent.shape != w.mid.shape or (step.secant, step.mean) != (None, None):
+            raise Rejected("a bound above the constant needs a tangent, (d,), and nothing else")
         q = Ball.exact(step.tangent)
         spare = Ball.exact(1.0) - squared_norm(q)
         if not bool(spare.low >= 0):
@@ -50,13 +50,16 @@ def _final_norm(setting: Setting, step: BoundStep) -> None:
         q0 = Ball.exact(np.nextafter(np.sqrt(spare.low), -np.inf)) if spare.low > 0 else Ball.exact(0.0)
         at_centre = dot(slope, zh) - Ball.exact(t) * q0 * sqrt(setting.d_epsilon)
     else:
-        # rho <= (rho^2 + s^2) / 2s for every s > 0, and ||P delta|| <= radius.
+        # rho <= (rho^2 + s^2) / 2s for every s > 0, and ||P delta||^2 <= radius^2 - 2 m sum(delta) + d m^2 for every m.
         if step.secant is None or step.tangent is not None or not step.secant > 0:
             raise Rejected("a bound below the constant needs a positive secant")
         s = Ball.exact(step.secant)
+        if setting.head.centred != (step.mean is not None):
+            raise Rejected("a mean is given for a LayerNorm, and for nothing else")
+        m, d = Ball.exact(step.mean or 0.0), Ball.exact(float(setting.head.d_model))
         weight = Ball.exact(-t) / s
-        slope = w + zh * weight
-        squares = squared_norm(zh) + radius * radius + setting.d_epsilon + s * s
+        slope = w + (zh - m) * weight
+        squares = squared_norm(zh) + radius * radius + setting.d_epsilon + s * s + d * m * m
         at_centre = dot(w, zh) + weight * squares * Ball.exact(0.5)
     worst = at_centre + cost + radius * norm(slope - held)
     _at_most(worst, "final-norm")

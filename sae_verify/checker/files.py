@@ -59,7 +59,7 @@ class Tensor:
         """SHA-256 over dtype, shape and bytes."""
         head = f"{self.dtype}{list(self.shape)}".encode()
         result = hashlib.sha256(head + b"\0")
-        result.update(memoryview(np.ascontiguousarray(self.raw)))
+        result.update(np.ascontiguousarray(self.raw).data)
         return result.hexdigest()
 
 

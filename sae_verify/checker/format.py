@@ -107,6 +107,7 @@ class BoundStep:
     multipliers: Multipliers
     tangent: Array | None
     secant: float | None
+    mean: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,7 +327,7 @@ def _null(reader: _Reader, key: str) -> None:
 
 
 def _bound(value: Any, where: str) -> BoundStep:
-    keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant")
+    keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean")
     step = _Reader(value, where, keys)
     radius = None if step.raw("radius") is None else step.number("radius")
     if radius is not None and radius < 0:
@@ -340,6 +341,7 @@ def _bound(value: Any, where: str) -> BoundStep:
         multipliers=_multipliers(step.raw("multipliers"), f"{where}.multipliers"),
         tangent=None if step.raw("tangent") is None else step.numbers("tangent"),
         secant=None if step.raw("secant") is None else step.number("secant"),
+        mean=None if step.raw("mean") is None else step.number("mean"),
     )
 
 

@@ -33,6 +33,8 @@ VIOLATION = 1e-12
 ROUNDS = 200
 FAR = 1e7
 """How far the path is followed, in units of r / |c|, where the cell and not the ball ends it."""
+VERTEX = 1e6
+"""Times FAR: how far the multipliers of such an end are taken; what the ball still costs falls in proportion."""
 SPAN = 1e-10
 """Relative to a normal's length: what is left of it beside the equalities. Below, the row is one of their combinations:
 it cannot bind, and its remainder has no direction."""
@@ -240,29 +242,21 @@ def _follow(cell: HeldCell, c: Array, radius: float, last: float) -> tuple[Array
     length = float(np.linalg.norm(c))
     theta = min(last, radius / length)
     delta = face.nearest(c, theta)
-    low, high = theta, last
-    for _ in range(80):
-        line = face.line(c)
-        grown = None if line is None else line.theta(radius)
-        proposed = last if grown is None else min(grown, last)
-        if not low < proposed < high:
-            if proposed >= high and np.isfinite(high):
-                proposed = high
-            elif proposed <= low:
-                proposed = low
-            else:
-                proposed = 0.5 * (low + high)
-        if abs(proposed - theta) <= 1e-14 * theta:
+    low, high = 0.0, np.inf  # thetas whose points are known to be within the ball, and outside it
+    for _ in range(120):
+        size = float(np.linalg.norm(delta))
+        low, high = (low, theta) if size > radius else (theta, high)
+        if abs(size - radius) <= 1e-14 * radius or low >= last or low >= high * (1 - 1e-15):
             break
+        line = face.line(c)
+        leaves = None if line is None else line.theta(radius)
+        proposed = last if leaves is None else min(leaves, last)
+        if leaves is not None and abs(proposed - theta) <= 1e-14 * theta:
+            break
+        if not low < proposed < high:
+            proposed = float(np.sqrt(low * high)) if high > 4 * low > 0 else 0.5 * (low + high)
         theta = proposed
         delta = face.nearest(c, theta)
-        size = float(np.linalg.norm(delta))
-        if size > radius:
-            high = theta
-        else:
-            low = theta
-        if abs(size - radius) <= 1e-14 * radius or low >= last:
-            break
     size = float(np.linalg.norm(delta))
     return (delta * (radius / size) if size > radius else delta), face, theta
 
@@ -284,11 +278,14 @@ def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
     weights = [face.weight / theta]
     if face.feature and np.linalg.norm(delta) < (1.0 - 1e-9) * radius:
         # The cell alone ends the path: c itself is a combination of its normals, and no part of it pays for the ball.
+        face.nearest(c, VERTEX * theta)
+        weights.append(face.weight / (VERTEX * theta))
         line = face.line(c)
         if line is not None and (line.pull >= 0).all():
             limit = np.zeros_like(face.weight)
             limit[face.weight > 0] = line.pull
             weights.append(limit)
+    weights = [np.pad(weight, (0, len(face.feature) - len(weight))) for weight in weights]
     found = min((_dual(face, g, radius, weight) for weight in weights), key=lambda proof: proof[0])
     return LinearOptimum(delta, float(g @ delta), *found)
 
