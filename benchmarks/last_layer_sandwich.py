@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sae_verify.certify import certify
+from sae_verify.pipeline import certify
 from sae_verify.problem_file import load_problem
 
 CASES = Path(__file__).parent.parent / "examples" / "cases"

@@ -24,7 +24,7 @@ _NAMES = {
     "TokenAgainstAll": "problem",
     "Undecided": "verdict",
     "Unsupported": "verdict",
-    "certify": "certify",
+    "certify": "pipeline",
     "check": "checker",
     "load_model": "model",
     "load_problem": "problem_file",
@@ -34,7 +34,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from sae_verify.attacks import Pgd as Pgd
-    from sae_verify.certify import certify as certify
+    from sae_verify.pipeline import certify as certify
     from sae_verify.checker import check as check
     from sae_verify.errors import SaeVerifyError as SaeVerifyError
     from sae_verify.model import load_model as load_model

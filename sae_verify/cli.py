@@ -71,7 +71,7 @@ def _print(results: list[Any], title: str, *, as_json: bool) -> None:
 
 
 def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
-    from sae_verify.certify import certify
+    from sae_verify.pipeline import certify
     from sae_verify.problem_file import load_problem
 
     with _bar(path.stem) as progress:

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "certificates": {"errors", "problem", "sae", "model", "geometry", "bounds", "attacks", "checker"},
     "verdict": {"errors", "attacks", "checker"},
     "problem_file": {"errors", "problem", "sae", "model"},
-    "certify": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},
+    "pipeline": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},
     "report": {"verdict"},
 }
 """What each part may import of the others; the command line and the package's own __init__ may import everything."""

@@ -114,11 +114,11 @@ class _Search:
             found = self.level(t, radius, delta)
             delta = found.delta
             step = found.excess / found.rho
-            if -2 * lift <= step <= 0:
+            if -3 * lift <= step <= -0.5 * lift:
                 return found
             # excess falls with t at about the rate rho; aim just above the root.
             t += step + lift
-        while found.excess > 0:
+        while found.excess > -0.5 * lift * found.rho:
             t += abs(found.excess) / found.rho + lift
             found = self.level(t, radius, delta)
         return found

@@ -61,6 +61,12 @@ def locate_weights(problem: Problem) -> Weights:
             rule="a certificate speaks of stored weights, which anyone can hash",
             remedy="save it (save_sae, save_pretrained) and load it from there",
         )
+    if not problem.model.stored_exactly:
+        raise InputError(
+            f"the model runs in {problem.model.dtype}, which does not hold every stored weight exactly",
+            rule="a certificate speaks of the stored weights",
+            remedy="load it in the dtype of its files, or in float32",
+        )
     normalization = problem.sae.normalization
     scale = normalization.scale if isinstance(normalization, InputScale) else None
     return Weights(sae, load_weights(sae, scale).digest, scale, model, load_head(model).digest)

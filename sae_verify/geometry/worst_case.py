@@ -110,13 +110,14 @@ class _Face:
         NNLS finds the face up to cancellation; the active set then goes on where theta is large and rows depend.
         """
         self.weight = _start(self.columns, self.slack, theta * c)
-        self._thin_out()
         barred = np.zeros(len(self.slack), dtype=bool)
         delta = theta * c
         for _ in range(3 * len(self.slack) + 20):
             on = np.flatnonzero(self.weight > 0)
             line = self.line(c)
-            assert line is not None  # columns enter only while independent
+            if line is None:
+                self._thin_out()
+                continue
             aim = theta * line.pull - line.back
             if (aim <= 0).any():  # as far as multipliers stay non-negative, then without the first that would not
                 here = self.weight[on]
@@ -149,7 +150,9 @@ class _Face:
             return False
         # A combination of the rows on: exchange it for the first whose multiplier reaches zero, as the simplex method does.
         share = solve_triangular(line.r, inner)
-        ratio = np.where(share > 0, self.weight[on] / np.maximum(share, 1e-300), np.inf)
+        ratio = np.full(len(on), np.inf)
+        falls = share > 1e-12
+        ratio[falls] = self.weight[on][falls] / share[falls]
         step = float(ratio.min(initial=np.inf))
         if not np.isfinite(step):
             return False
@@ -159,10 +162,8 @@ class _Face:
         return True
 
     def _thin_out(self) -> None:
-        """Take dependent rows out of those with a multiplier."""
+        """Take dependent rows out of those with a multiplier; NNLS may leave some."""
         on = np.flatnonzero(self.weight > 0)
-        if not on.size:
-            return
         _, r, order = qr(self.columns[:, on], mode="economic", pivoting=True)
         diagonal = np.zeros(len(on))
         diagonal[: min(r.shape)] = np.abs(np.diag(r))
@@ -278,16 +279,23 @@ def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
     weights = [face.weight / theta]
     if face.feature and np.linalg.norm(delta) < (1.0 - 1e-9) * radius:
         # The cell alone ends the path: c itself is a combination of its normals, and no part of it pays for the ball.
-        face.nearest(c, VERTEX * theta)
-        weights.append(face.weight / (VERTEX * theta))
-        line = face.line(c)
-        if line is not None and (line.pull >= 0).all():
-            limit = np.zeros_like(face.weight)
-            limit[face.weight > 0] = line.pull
-            weights.append(limit)
+        weights += _limit(face, c)
+        if min(_dual(face, g, radius, weight)[0] for weight in weights) > g @ delta + 1e-12 * radius * np.linalg.norm(c):
+            face.nearest(c, VERTEX * theta)
+            weights += [face.weight / (VERTEX * theta), *_limit(face, c)]
     weights = [np.pad(weight, (0, len(face.feature) - len(weight))) for weight in weights]
     found = min((_dual(face, g, radius, weight) for weight in weights), key=lambda proof: proof[0])
     return LinearOptimum(delta, float(g @ delta), *found)
+
+
+def _limit(face: _Face, c: Array) -> list[Array]:
+    """Multipliers of the face for theta without end, where there are any."""
+    line = face.line(c)
+    if line is None or (line.pull < 0).any():
+        return []
+    weight = np.zeros_like(face.weight)
+    weight[face.weight > 0] = line.pull
+    return [weight]
 
 
 def _dual(face: _Face, g: Array, radius: float, weight: Array) -> tuple[float, Array, tuple[tuple[Array, Array], ...]]:

@@ -1,0 +1,187 @@
+"""The pipeline on the bundled models: verdicts, evidence, and what must never happen."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sae_verify as sv
+from sae_verify import checker
+from sae_verify.attacks import Replay
+from sae_verify.certificates.replay import replay_certificate
+from sae_verify.pipeline import _sandwich, search
+from sae_verify.errors import InputError, SoundnessError
+from sae_verify.geometry.instance import prepare
+from sae_verify.problem import Problem
+from sae_verify.verdict import Certified, Refuted, Undecided, Unsupported
+
+CASES = Path(__file__).parent.parent / "examples" / "cases"
+QUICK = sv.Pgd(steps=10, restarts=1)
+
+
+def some(problem: Problem, count: int, **changes: object) -> Problem:
+    """The first prompts of a problem, with other fields replaced."""
+    return dataclasses.replace(
+        problem, prompts=list(problem.prompts)[:count], readout=list(problem.readouts)[:count], **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def last() -> Problem:
+    return sv.load_problem(CASES / "indirect_object" / "problem_last.toml")
+
+
+@pytest.fixture(scope="module")
+def early() -> Problem:
+    return sv.load_problem(CASES / "indirect_object" / "problem_early.toml")
+
+
+@pytest.mark.parametrize("case", ["indirect_object", "refusal", "unlearning"])
+def test_last_layer_is_decided_exactly(case: str, tmp_path: Path) -> None:
+    problem = sv.load_problem(CASES / case / "problem_last.toml")
+    results = list(sv.certify(problem, out=tmp_path, settings=sv.Pgd()))
+    assert {"certified", "refuted"} == {r.verdict.name for r in results}
+    for result in results:
+        # The sandwich, relative to the worst-case change: both ends are statements the checker accepted.
+        assert result.lower <= result.upper
+        assert result.upper - result.lower <= 1e-5 * (result.upper - result.readout_defended)
+        assert result.certificate is not None
+        report = checker.check(result.certificate)
+        assert report.verdict == result.verdict.name
+        if result.radius.certified is not None and result.radius.attacked is not None:
+            assert 0.999 * result.radius.attacked <= result.radius.certified <= result.radius.attacked
+        if isinstance(result.verdict, Refuted):
+            assert result.verdict.replay.value > 0
+            assert result.verdict.replay.held
+        else:
+            assert result.upper <= 0
+
+
+def test_early_layer_shows_the_attack_and_stays_honest(early: Problem, tmp_path: Path) -> None:
+    results = list(sv.certify(some(early, 3), out=tmp_path, settings=QUICK))
+    assert {r.verdict.name for r in results} <= {"refuted", "undecided"}
+    assert "refuted" in {r.verdict.name for r in results}
+    for result in results:
+        assert result.upper > 0  # only the cap
+        assert result.certificate is not None
+        assert checker.check(result.certificate).verdict in ("refuted by replay", "undecided")
+        replayed = replay_certificate(result.certificate)
+        assert replayed.residual < 1e-5
+
+
+def test_a_control_that_pins_everything_is_trivially_certified() -> None:
+    (path,) = CASES.glob("*/problem_control.toml")
+    problem = sv.load_problem(path)
+    for result in sv.certify(some(problem, 2), settings=QUICK):
+        assert isinstance(result.verdict, Certified)
+        assert result.trivial
+        assert result.radius.certified == np.inf
+
+
+@pytest.mark.parametrize("held", ["free", "preactivations", "defended", "code", "unreachable"])
+@pytest.mark.parametrize("at", ["x", "h", "both"])
+def test_every_threat_model_ends_in_an_accepted_certificate(last: Problem, held: str, at: str) -> None:
+    threat = sv.ErrorBall(0.05, held=held, at=at)  # type: ignore[arg-type]
+    (result,) = sv.certify(some(last, 1, threat=threat), settings=QUICK)
+    assert result.verdict.name in ("certified", "refuted")
+
+
+@pytest.mark.parametrize(
+    "clamp",
+    [
+        sv.Clamp.set({3: 0.5}),
+        sv.Clamp.scale({120: 2.0}),
+        sv.Clamp.set_if_active({120: -1.0, 7: 1.0}),
+        sv.Clamp.add({3: 1.0}),
+        sv.Clamp.set({3: 0.5}, positions="last"),
+        sv.Clamp.set({3: 0.5}, positions=[0, 1]),
+    ],
+    ids=lambda clamp: f"{clamp.kind}-{clamp.positions}",
+)
+def test_every_clamp(last: Problem, clamp: sv.Clamp) -> None:
+    (result,) = sv.certify(some(last, 1, clamp=clamp), settings=QUICK)
+    assert result.lower <= result.upper
+    assert result.verdict.name in ("certified", "refuted")
+
+
+def test_drop_error_is_held_at_h_only(last: Problem) -> None:
+    threat = sv.ErrorBall(0.05, held="defended", at="h", features=(3,))
+    (result,) = sv.certify(some(last, 1, clamp=sv.Clamp.drop_error({3: 0.5}), threat=threat), settings=QUICK)
+    assert result.verdict.name in ("certified", "refuted")
+
+
+@pytest.mark.parametrize("unit", ["absolute", "h", "e"])
+def test_radius_units(last: Problem, unit: str) -> None:
+    (result,) = sv.certify(some(last, 1, threat=sv.ErrorBall(0.01, relative_to=unit)), settings=QUICK)  # type: ignore[arg-type]
+    assert isinstance(result.verdict, (Certified, Refuted))
+    scale = {"absolute": 1.0, "h": result.radius.norm_h, "e": result.radius.norm_e}[unit]
+    assert result.verdict.report.radius == pytest.approx(0.01 * scale, rel=1e-9)
+
+
+def test_one_token_against_all_others(last: Problem, early: Problem) -> None:
+    for problem in (last, early):
+        token = problem.readouts[0].positive  # type: ignore[union-attr]
+        question = dataclasses.replace(problem, prompts=list(problem.prompts)[:1], readout=sv.TokenAgainstAll(token))
+        (result,) = sv.certify(question, settings=QUICK)
+        assert result.lower <= result.upper
+        assert result.verdict.name != "unsupported"
+
+
+def test_certified_radius_is_sound_against_the_attack(last: Problem) -> None:
+    found = search(prepare(some(last, 4)), QUICK)
+    for one in found:
+        largest = max((b.radius for b in one.bounds if b.radius and b.value <= 0), default=0.0)
+        for delta, replayed in one.witnesses:
+            if replayed.value > 1e-4:
+                assert np.linalg.norm(delta) > largest
+
+
+def test_an_attack_above_a_bound_raises(last: Problem) -> None:
+    batch = prepare(some(last, 1))
+    (found,) = search(batch, QUICK)
+    _sandwich(found.instance, found.upper(found.instance.radius), found.bounds)
+    with pytest.raises(SoundnessError, match="above the"):
+        _sandwich(found.instance, found.upper(found.instance.radius) + 1e-4, found.bounds)
+
+
+def test_verdicts_cannot_be_forged() -> None:
+    undecided = checker.Report("undecided", "", 1.0, 0.0, (), ())
+    with pytest.raises(SoundnessError):
+        Certified(undecided)
+    with pytest.raises(SoundnessError):
+        Certified(checker.Report("certified", "", 1.0, 0.0, (), ()))  # no bound meets the claim
+    with pytest.raises(SoundnessError):
+        Refuted(undecided, Replay(1.0, "float32", 0.0, 0.0, held=True))
+    with pytest.raises(SoundnessError):
+        Refuted(checker.Report("refuted", "", 1.0, 0.0, (), ()), Replay(1.0, "float32", 1.0, 0.0, held=False))
+
+
+def test_weights_in_memory_cannot_be_certified(last: Problem) -> None:
+    memory = dataclasses.replace(last.sae, source=dataclasses.replace(last.sae.source, path=None))
+    with pytest.raises(InputError, match="no files on disk"):
+        list(sv.certify(some(last, 1, sae=memory), settings=QUICK))
+
+
+def test_what_is_not_polyhedral_is_unsupported(last: Problem) -> None:
+    from sae_verify.sae import LayerNorm
+
+    curved = dataclasses.replace(last.sae, normalization=LayerNorm())
+    (result,) = sv.certify(some(last, 1, sae=curved), settings=QUICK)
+    assert isinstance(result.verdict, Unsupported)
+    assert "layer_norm" in result.verdict.reason
+
+
+def test_undecided_says_why(early: Problem) -> None:
+    threat = dataclasses.replace(early.threat, radius=1e-6)
+    (result,) = sv.certify(some(early, 1, threat=threat), settings=QUICK)
+    assert isinstance(result.verdict, Undecided)
+    assert "block" in result.verdict.reason
+
+
+def test_radius_zero(last: Problem) -> None:
+    (result,) = sv.certify(some(last, 1, threat=sv.ErrorBall(0.0)), settings=QUICK)
+    assert isinstance(result.verdict, Certified)
+    assert result.upper == pytest.approx(result.readout_defended, abs=1e-4)

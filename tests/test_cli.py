@@ -1,0 +1,173 @@
+"""The command line: exit codes, JSON, and messages a person can act on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sae_verify.cli import main
+
+CASES = Path(__file__).parent.parent / "examples" / "cases"
+CASE = CASES / "indirect_object"
+KEYS = {
+    "case",
+    "prompt",
+    "held",
+    "verdict",
+    "reason",
+    "readout_base",
+    "readout_defended",
+    "lower",
+    "upper",
+    "radius",
+    "trivial",
+    "certificate",
+    "seconds",
+}
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def short(tmp_path: Path, name: str, **edits: str) -> Path:
+    """A bundled problem with its first two prompts, and some text replaced."""
+    text = (CASE / name).read_text()
+    head, *prompts = text.split("[[prompt]]")
+    text = "[[prompt]]".join([head, *prompts[:2]])
+    text = text.replace('path = "."', f'path = "{CASE}"').replace('path = "sae', f'path = "{CASE}/sae')
+    for old, new in edits.items():
+        text = text.replace(old, new)
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict], int]:
+    folder = tmp_path_factory.mktemp("cli")
+    result = call("certify", short(folder, "problem_last.toml"), "-o", folder / "out", "--json")
+    return folder / "out", [json.loads(line) for line in result.stdout.splitlines()], result.exit_code
+
+
+def test_certify_prints_one_object_a_prompt(certified: tuple[Path, list[dict], int]) -> None:
+    _, rows, code = certified
+    assert len(rows) == 2
+    for row in rows:
+        assert set(row) >= KEYS
+        assert set(row["radius"]) >= {"certified", "attacked", "norm_h", "norm_e"}
+    expected = 1 if "refuted" in {row["verdict"] for row in rows} else 0
+    assert code == expected
+
+
+def test_check_accepts_and_rejects(certified: tuple[Path, list[dict], int], tmp_path: Path) -> None:
+    _, rows, _ = certified
+    paths = [row["certificate"] for row in rows]
+    result = call("check", *paths, "--json")
+    assert result.exit_code == 0
+    assert all(json.loads(line)["accepted"] for line in result.stdout.splitlines())
+    content = json.loads(Path(paths[0]).read_text())
+    content["problem"]["at_most"] = 1.0
+    edited = tmp_path / "edited.cert"
+    edited.write_text(json.dumps(content))
+    result = call("check", edited)
+    assert result.exit_code == 4
+    assert "edited" in result.stdout
+    assert call("check", tmp_path / "missing.cert").exit_code == 4
+
+
+def test_check_wants_the_very_weights(certified: tuple[Path, list[dict], int]) -> None:
+    _, rows, _ = certified
+    result = call("check", rows[0]["certificate"], "--sae", CASE / "sae_early")
+    assert result.exit_code == 4
+    assert "weights are" in result.stdout
+
+
+def test_check_replays(certified: tuple[Path, list[dict], int]) -> None:
+    _, rows, _ = certified
+    result = call("check", "--replay", rows[0]["certificate"])
+    assert result.exit_code == 0, result.output
+    assert "residual recomputed" in result.stdout
+
+
+def test_attack(tmp_path: Path) -> None:
+    result = call("attack", short(tmp_path, "problem_last.toml"), "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == (1 if any(row["recovered"] for row in rows) else 3)
+    assert all(row["held"] for row in rows)
+
+
+def test_inspect() -> None:
+    result = call("inspect", CASE / "sae_last")
+    assert result.exit_code == 0
+    assert "decoder rank" in result.stdout
+    facts = json.loads(call("inspect", CASE / "sae_last", "--json").stdout)
+    assert facts["features"] >= 256
+    assert facts["unreachable_dimensions"] == 0
+
+
+def test_table(tmp_path: Path) -> None:
+    result = call("certify", short(tmp_path, "problem_last.toml"))
+    assert "verdict" in result.stdout
+    assert "held: code@x" in result.stdout
+
+
+BAD = {
+    'kind = "set"': ('kind = "rotate"', "clamp kind is 'rotate'"),
+    "radius = ": ("radius = -", "radius is -"),
+    'held = "code"': ('held = "all"', "held is 'all'"),
+    'hook = "blocks.3.hook_resid_post"': ('hook = "blocks.9.hook_resid_post"', "blocks.9"),
+    'positive = "': ('positive = "un', "un"),
+    "at_most = 0.0": ("at_most = 0.0\nextra = 1", "extra"),
+    'positions = "all"': ("positions = [99]", "99"),
+    'path = "': ('path = "nowhere/', "nowhere"),
+    "[claim]": ("[claims]", "claims"),
+    "features = [": ("features = [99999, ", "99999"),
+    'text = "': ('text = "zzz ', "zzz"),
+}
+
+
+@pytest.mark.parametrize("old", BAD, ids=lambda old: old.strip('["= ').replace('"', ""))
+def test_bad_problem_files_are_refused_with_exit_code_2(old: str, tmp_path: Path) -> None:
+    new, shown = BAD[old]
+    result = call("certify", short(tmp_path, "problem_last.toml", **{old: new}), "-o", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert shown in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_toml_and_missing_file(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[model")
+    assert call("certify", bad).exit_code == 2
+    assert call("certify", tmp_path / "none.toml").exit_code == 2
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "case"
+    shutil.copytree(CASE, folder)
+    weights = folder / "sae_last" / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = call("certify", folder / "problem_last.toml")
+    assert result.exit_code == 2
+    assert "FileFormatError" in result.stderr
+
+
+def test_demo_runs_every_problem_below_a_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "cases" / "one"
+    folder.mkdir(parents=True)
+    short(folder, "problem_last.toml")
+    result = call("demo", "--cases", tmp_path / "cases", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "accepted 2 of 2 certificates" in result.stdout
+    assert call("demo", "--cases", tmp_path / "empty").exit_code == 2
+
+
+def test_help_names_every_command() -> None:
+    result = call("--help")
+    for command in ("attack", "certify", "check", "demo", "inspect"):
+        assert command in result.stdout
