@@ -24,7 +24,7 @@ from sae_verify.problem_file import load_problem
 
 CASE = Path(__file__).parent.parent / "examples" / "cases" / "indirect_object" / "problem_early.toml"
 STEPS = 40
-COPIES = 4
+COPIES = 8
 """The bundled prompts are repeated, so that the batch has a realistic size; the usual way pays per prompt anyway."""
 RADIUS = 0.3
 

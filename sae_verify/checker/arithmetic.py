@@ -65,13 +65,13 @@ class Ball:
     def low(self) -> Array:
         """A lower bound, entry by entry: -inf where nothing is known, never NaN or inf."""
         value = self.mid - self.rad
-        return np.where(np.isfinite(value), np.nextafter(value, -np.inf), -np.inf)
+        return np.where(np.isfinite(value), np.where(self.rad == 0, value, np.nextafter(value, -np.inf)), -np.inf)
 
     @property
     def high(self) -> Array:
         """An upper bound, entry by entry: inf where nothing is known, never NaN or -inf."""
         value = self.mid + self.rad
-        return np.where(np.isfinite(value), np.nextafter(value, np.inf), np.inf)
+        return np.where(np.isfinite(value), np.where(self.rad == 0, value, np.nextafter(value, np.inf)), np.inf)
 
     @property
     def magnitude(self) -> Array:

@@ -97,6 +97,8 @@ class Setting:
     def radius(self) -> Ball:
         """The problem's radius in absolute units."""
         threat = self.certificate.problem.threat
+        if threat.radius == 0.0:
+            return Ball.exact(0.0)  # rounding the product up would make it positive
         unit = {"absolute": Ball.exact(1.0), "h": self.norm_h, "e": self.norm_e}[threat.relative_to]
         return Ball.exact(threat.radius) * unit
 

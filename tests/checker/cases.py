@@ -22,6 +22,7 @@ from sae_verify.sae import InputScale, load_sae
 
 from .oracle import Claim, attack, evidence_holds, exactly_admissible, length
 
+MANY = tuple(range(12))
 PROMPT = [3, 5, 7, 2]
 SET = Clamp.set({1: 1.0, 2: 0.0, 5: 0.5})
 
@@ -46,11 +47,13 @@ RECIPES = {
     # one of each kind of SAE, of held set, of place, of norm, of branch and of readout
     "jumprelu-code-x-rms": Recipe("llama", "jumprelu", ErrorBall(0.4), 1.0),
     "topk-code-h-layer": Recipe("gpt2", "topk", ErrorBall(0.3, held="code", at="h"), -1.0),
-    "gated-defended-both-offset": Recipe("gemma2", "gated", ErrorBall(0.3, held="defended", at="both"), 0.2),
+    "gated-defended-both-offset": Recipe("gemma2", "gated", ErrorBall(0.3, held="defended", at="both", features=MANY), -1.0),
     "relu-free-negative": Recipe("llama", "relu", ErrorBall(0.1, "absolute", "free"), -0.2, LogitDifference(2, 1)),
-    "topk-defended-refuted": Recipe("llama", "topk", ErrorBall(0.5, held="defended"), 0.5),
-    "jumprelu-against-all": Recipe("gpt2", "jumprelu", ErrorBall(0.3, held="defended"), 0.5, TokenAgainstAll(4)),
-    "relu-pinned": Recipe("llama", "relu", ErrorBall(0.5), 9.0, m=40, bias=1.5),
+    "topk-defended-refuted": Recipe("llama", "topk", ErrorBall(0.5, held="defended", features=MANY), 0.5),
+    "jumprelu-against-all": Recipe(
+        "gpt2", "jumprelu", ErrorBall(0.3, held="defended", at="both", features=MANY), -1.6, TokenAgainstAll(4)
+    ),
+    "relu-pinned": Recipe("llama", "relu", ErrorBall(0.5), 4.0, m=40, bias=1.5),
     "gated-refuted": Recipe("llama", "gated", ErrorBall(0.4, "e", "code"), 0.0),
     "rescaled-code-scaled": Recipe("gemma2", "topk-rescaled", ErrorBall(0.4), -0.5, scale=0.7),
     "relu-preactivations-scale": Recipe(
@@ -67,7 +70,7 @@ RECIPES = {
         "gemma2", "jumprelu", ErrorBall(0.5, "e", "unreachable", "h", (0, 3, 9)), 0.1, clamp=Clamp.add({1: 1.0})
     ),
     "gated-drop-error": Recipe(
-        "llama", "gated", ErrorBall(0.3, held="defended", at="h"), 0.3, clamp=Clamp.drop_error({1: 1.0, 2: 0.0})
+        "llama", "gated", ErrorBall(0.3, held="defended", at="h", features=MANY), 0.3, clamp=Clamp.drop_error({1: 1.0, 2: 0.0})
     ),
     "relu-set-if-active-layer-negative": Recipe(
         "gpt2",
@@ -82,7 +85,7 @@ RECIPES = {
     "topk-against-all-refuted": Recipe("llama", "topk", ErrorBall(2.0, held="defended"), -4.0, TokenAgainstAll(4)),
     "jumprelu-scaled-both": Recipe("gpt2", "jumprelu", ErrorBall(0.3, held="code", at="both"), -1.5, scale=1.9),
     "relu-elsewhere-undecided": Recipe(
-        "gpt2", "relu", ErrorBall(0.2), -2.0, clamp=Clamp.set({1: 1.0}, positions=[0]), m=12
+        "gpt2", "relu", ErrorBall(0.2), -2.63, clamp=Clamp.set({1: 1.0}, positions=[0]), m=12
     ),
 }
 FAST = tuple(RECIPES)[:7]

@@ -294,7 +294,7 @@ def evidence_holds(claim: Claim, step: dict[str, Any]) -> bool:
         centre = sum(slope * zh) - t * mpmath.sqrt(spare) * mpmath.sqrt(claim.d_epsilon)
     else:
         s = mpf(step["secant"])
-        if t >= 0 or s <= 0 or claim.model["centred"] != (step["mean"] is not None):
+        if t > 0 or s <= 0 or claim.model["centred"] != (step["mean"] is not None):
             return False
         mean = mpf(step["mean"] or 0)
         slope = w + (zh - mean) * (-t / s)

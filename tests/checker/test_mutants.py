@@ -55,7 +55,7 @@ def attempt(case: Case, directory: Path, sample: int | None) -> Counter[str]:
 
 @pytest.mark.parametrize("name", FAST)
 def test_a_sample_of_mutants(name: str, case_of: Cases, tmp_path: Path) -> None:
-    count = attempt(case_of(name), tmp_path, 120)
+    count = attempt(case_of(name), tmp_path, 60)
     assert count["rejected"] > count["accepted"]
 
 
