@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sae_verify import checker
 from sae_verify.attacks import Pgd
-from sae_verify.pipeline import certify, search
 from sae_verify.geometry.instance import prepare
+from sae_verify.pipeline import certify, search
 from sae_verify.problem_file import load_problem
 
 CASES = Path(__file__).parent.parent / "examples" / "cases"

@@ -34,10 +34,10 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from sae_verify.attacks import Pgd as Pgd
-    from sae_verify.pipeline import certify as certify
     from sae_verify.checker import check as check
     from sae_verify.errors import SaeVerifyError as SaeVerifyError
     from sae_verify.model import load_model as load_model
+    from sae_verify.pipeline import certify as certify
     from sae_verify.problem import AtMost as AtMost
     from sae_verify.problem import Clamp as Clamp
     from sae_verify.problem import ErrorBall as ErrorBall

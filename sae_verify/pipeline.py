@@ -197,7 +197,7 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
     return Result(
         case=problem.title,
         prompt=_text(problem, instance),
-        held=f"{problem.threat.held}@{problem.threat.at}" if problem.threat.held != "free" else "free",
+        held=_held(problem),
         verdict=verdict,
         readout_base=instance.base,
         readout_defended=instance.defended,
@@ -206,6 +206,7 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
         radius=RadiusBracket(report.certified_radius, min(broken, default=None), instance.norm_h, instance.norm_e),
         trivial=instance.outer.trivial,
         certificate=path if keep else None,
+        digest=report.digest,
         seconds=found.seconds + time.perf_counter() - start,
     )
 
@@ -244,11 +245,23 @@ def _slug(title: str) -> str:
 
 
 def _unsupported(problem: Problem, reason: str) -> Iterator[Result]:
-    nothing = float("nan")
     for prompt in problem.prompts:
-        text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
-        bracket = RadiusBracket(None, None, nothing, nothing)
-        held = problem.threat.held
         yield Result(
-            problem.title, text, held, Unsupported(reason), nothing, nothing, -np.inf, np.inf, bracket, False, None, 0.0
+            case=problem.title,
+            prompt=prompt if isinstance(prompt, str) else " ".join(map(str, prompt)),
+            held=_held(problem),
+            verdict=Unsupported(reason),
+            readout_base=np.nan,
+            readout_defended=np.nan,
+            lower=-np.inf,
+            upper=np.inf,
+            radius=RadiusBracket(None, None, np.nan, np.nan),
+            trivial=False,
+            certificate=None,
+            digest=None,
+            seconds=0.0,
         )
+
+
+def _held(problem: Problem) -> str:
+    return problem.threat.held if problem.threat.held == "free" else f"{problem.threat.held}@{problem.threat.at}"

@@ -89,7 +89,7 @@ class Result:
         upper: the smallest accepted bound at the radius.
         radius: bracket of the recovery radius.
         trivial: the held equalities leave only delta = 0.
-        certificate: the file, if one was written.
+        certificate: the file, if one was written. digest: of the prompt's question and the weights.
         seconds: wall time spent on this prompt; shared work is divided evenly.
 
     """
@@ -105,4 +105,5 @@ class Result:
     radius: RadiusBracket
     trivial: bool
     certificate: Path | None
+    digest: str | None
     seconds: float

@@ -12,9 +12,9 @@ import sae_verify as sv
 from sae_verify import checker
 from sae_verify.attacks import Replay
 from sae_verify.certificates.replay import replay_certificate
-from sae_verify.pipeline import _sandwich, search
 from sae_verify.errors import InputError, SoundnessError
 from sae_verify.geometry.instance import prepare
+from sae_verify.pipeline import _sandwich, search
 from sae_verify.problem import Problem
 from sae_verify.verdict import Certified, Refuted, Undecided, Unsupported
 
@@ -185,3 +185,23 @@ def test_radius_zero(last: Problem) -> None:
     (result,) = sv.certify(some(last, 1, threat=sv.ErrorBall(0.0)), settings=QUICK)
     assert isinstance(result.verdict, Certified)
     assert result.upper == pytest.approx(result.readout_defended, abs=1e-4)
+
+
+def test_the_problem_digest_covers_everything(last: Problem) -> None:
+    from sae_verify.certificates import locate_weights, problem_digest
+
+    weights = locate_weights(last)
+    variants = [
+        last,
+        dataclasses.replace(last, clamp=sv.Clamp.set({3: 0.5})),
+        dataclasses.replace(last, claim=sv.AtMost(0.5)),
+        dataclasses.replace(last, threat=dataclasses.replace(last.threat, radius=0.06)),
+        dataclasses.replace(last, threat=dataclasses.replace(last.threat, at="h")),
+        dataclasses.replace(last, readout=[sv.LogitDifference(3, 4)] * len(last.prompts)),
+        some(last, 2),
+    ]
+    digests = [problem_digest(p, weights) for p in variants]
+    digests.append(problem_digest(last, dataclasses.replace(weights, sae_digest="0" * 64)))
+    digests.append(problem_digest(last, dataclasses.replace(weights, model_digest="0" * 64)))
+    assert len(set(digests)) == len(digests)
+    assert problem_digest(last, locate_weights(last)) == digests[0]

@@ -84,7 +84,7 @@ def test_check_wants_the_very_weights(certified: tuple[Path, list[dict], int]) -
     _, rows, _ = certified
     result = call("check", rows[0]["certificate"], "--sae", CASE / "sae_early")
     assert result.exit_code == 4
-    assert "weights are" in result.stdout
+    assert "SAE's weights" in result.stdout
 
 
 def test_check_replays(certified: tuple[Path, list[dict], int]) -> None:

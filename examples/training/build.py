@@ -11,12 +11,15 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from examples.training.cases import CASES, LAST, Case
 from examples.training.choose_clamp import choose
+from examples.training.describe import read_reports, render
 from examples.training.models import ARCHITECTURES, make_tokenizer
 from examples.training.train_model import accuracy, train_model
 from examples.training.train_saes import train_case_sae
@@ -33,7 +36,7 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def build_model(case: Case, directory: Path) -> dict[str, float]:
+def build_model(case: Case, directory: Path) -> dict[str, Any]:
     """Train and save model and tokenizer; returns accuracies on fresh prompts."""
     grammar, started = case.grammar, time.perf_counter()
     tokenizer = make_tokenizer(grammar)
@@ -64,25 +67,26 @@ def _portable(directory: Path) -> None:
             file.chmod(0o644)
 
 
-def build_saes(case: Case, directory: Path) -> dict[str, dict[str, object]]:
+def build_saes(case: Case, directory: Path) -> dict[str, Any]:
     """Train and save both SAEs; returns what they reached."""
     model, reports = load_model(directory), {}
     for plan in case.saes:
         started = time.perf_counter()
-        _, report = train_case_sae(model, case.grammar, plan, directory)
+        fit = train_case_sae(model, case.grammar, plan, directory)
         reports[plan.folder] = {
             "hook": plan.hook,
             "architecture": plan.architecture,
             "features": plan.d_sae,
-            "fvu": round(report.fvu, 4),
-            "l0": round(report.l0, 2),
-            "dead": round(report.dead, 4),
+            "fvu": round(fit.fvu, 4),
+            "mean_error_norm": round(fit.error_norm, 4),
+            "l0": round(fit.l0, 2),
+            "dead": round(fit.dead, 4),
         }
         say(f"{case.grammar.name}: {reports[plan.folder]}, {time.perf_counter() - started:.0f} s")
     return reports
 
 
-def build_problems(case: Case, directory: Path) -> dict[str, dict[str, object]]:
+def build_problems(case: Case, directory: Path) -> dict[str, Any]:
     """Choose clamps and write problem files; returns how often each clamp flips."""
     model, reports = load_model(directory), {}
     for plan in case.saes:
@@ -137,30 +141,35 @@ def write_sums(root: Path) -> None:
     (root / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def build(case: Case, root: Path, stages: tuple[str, ...]) -> None:
+STAGES: dict[str, Callable[[Case, Path], dict[str, Any]]] = {
+    "model": build_model,
+    "saes": build_saes,
+    "problems": build_problems,
+}
+
+
+def build(case: Case, root: Path, stages: Sequence[str]) -> None:
     """Run the given stages of one case, and merge what they measured into its training_report.json."""
     directory = root / case.grammar.name
     path = directory / "training_report.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"behaviour": case.grammar.behaviour}
-    if "model" in stages:
-        report["model"] = build_model(case, directory)
-    if "saes" in stages:
-        report["saes"] = build_saes(case, directory)
-    if "problems" in stages:
-        report["clamps"] = build_problems(case, directory)
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for stage in stages:
+        measured = STAGES[stage](case, directory)
+        report = {"behaviour": case.grammar.behaviour} | report | {stage: measured}
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
     parser.add_argument("--out", type=Path, default=BUNDLED)
-    parser.add_argument("--stages", nargs="+", choices=("model", "saes", "problems"), default=())
+    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for name in options.cases or CASES:
-        build(CASES[name], options.out, tuple(options.stages) or ("model", "saes", "problems"))
+        build(CASES[name], options.out, options.stages)
+    (options.out / "README.md").write_text(render(read_reports(options.out)), encoding="utf-8")
     write_sums(options.out)
 
 

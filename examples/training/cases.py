@@ -23,6 +23,7 @@ class Case:
         schedule: how the model is trained.
         saes: the SAE at an early layer and the one at the last layer.
         clamps: a clamp for each SAE, by folder.
+
     """
 
     grammar: Grammar
@@ -39,15 +40,15 @@ CASES = {
         IndirectObject(),
         "indirect object",
         Schedule(steps=600),
-        (SAEPlan("sae_early", EARLY, "topk", 8), SAEPlan("sae_last", LAST, "jumprelu", 8)),
+        (SAEPlan("sae_early", EARLY, "topk", 3, d_sae=192), SAEPlan("sae_last", LAST, "batchtopk", 8)),
         {"sae_early": ClampPlan("set", -5.0, "promotes"), "sae_last": ClampPlan("set", -5.0, "promotes")},
     ),
     "refusal": Case(
         Refusal(),
         "refusal",
-        Schedule(steps=800, learning_rate=4e-3),
-        (SAEPlan("sae_early", EARLY, "jumprelu", 8), SAEPlan("sae_last", LAST, "topk", 8)),
-        {"sae_early": ClampPlan("scale", 2.0, "opposes"), "sae_last": ClampPlan("scale", 2.0, "opposes")},
+        Schedule(steps=700, learning_rate=4e-3, prompt_weight=0.1),
+        (SAEPlan("sae_early", EARLY, "batchtopk", 8), SAEPlan("sae_last", LAST, "topk", 8)),
+        {"sae_early": ClampPlan("scale", -1.0, "promotes"), "sae_last": ClampPlan("scale", -1.0, "promotes")},
     ),
     "unlearning": Case(
         Unlearning(),
@@ -55,8 +56,11 @@ CASES = {
         Schedule(steps=600),
         (
             SAEPlan("sae_early", "blocks.0.hook_resid_post", "topk", 8),
-            SAEPlan("sae_last", LAST, "jumprelu", 8),
+            SAEPlan("sae_last", LAST, "batchtopk", 8),
         ),
-        {"sae_early": ClampPlan("scale", -1.0, "promotes"), "sae_last": ClampPlan("scale", -1.0, "promotes")},
+        {
+            "sae_early": ClampPlan("scale", -1.0, "promotes", spread=(0.05, 0.8)),
+            "sae_last": ClampPlan("scale", -1.0, "promotes", spread=(0.05, 0.6)),
+        },
     ),
 }

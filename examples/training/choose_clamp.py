@@ -1,7 +1,7 @@
 """Chooses the clamp of a problem, its prompts and its radius, all by measurement on the trained model.
 
-Features are ranked by attribution: activation times the gradient of the readout along the feature's decoder row, at the
-readout position, averaged over prompts. The clamp is the shortest prefix of the ranking that flips enough fresh prompts.
+Features are ranked by attribution: activation times the gradient of the readout along the feature's decoder row, summed
+over positions and averaged over prompts. The clamp is the shortest prefix of the ranking that flips enough fresh prompts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sae_verify.problem import Clamp
 from sae_verify.sae import SAE
 from sae_verify.sae.clamp import apply_clamp
 
+RankBy = Literal["promotes", "opposes", "contrast"]
 SIZES = (1, 2, 4, 8, 12, 16)
 RADII = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 N_RANKING, N_FRESH = 400, 200
@@ -34,15 +35,17 @@ class ClampPlan:
     Attributes:
         kind: `set` or `scale`.
         value: the value or the factor.
-        rank_by: `promotes` ranks features by how much they favour the behaviour, `opposes` by how much they disfavour it.
+        rank_by: `promotes` ranks features by how much they favour the behaviour where it shows, `opposes` by how much they
+            disfavour it there, `contrast` by how much more they favour it there than on contrast prompts.
         flip_share: stop at the shortest prefix of the ranking that flips this share of fresh prompts.
         positions: where the clamp acts.
         spread: quantiles of the estimated bypass radius among the flips, between which the eight prompts lie.
+
     """
 
     kind: Literal["set", "scale"]
     value: float
-    rank_by: Literal["promotes", "opposes"]
+    rank_by: RankBy
     flip_share: float = 0.25
     positions: Literal["all", "last"] = "all"
     spread: tuple[float, float] = (0.05, 0.95)
@@ -63,6 +66,7 @@ class Choice:
         flips: valid flips among `fresh` random prompts that show the behaviour.
         fresh: how many were tried.
         estimates: first-order bypass radius of each example, relative to the norm of the defended state.
+
     """
 
     clamp: Clamp
@@ -80,9 +84,11 @@ class Measurement:
     Attributes:
         base: (n,) readout of the model as it is.
         defended: (n,) readout with the clamp.
-        resid: (n, d) residual before the clamp.
-        state: (n, d) residual after the clamp.
-        gradient: (n, d) gradient of the defended readout.
+        resid: (n, d) residual before the clamp, at the readout position.
+        state: (n, d) residual after the clamp, at the readout position.
+        gradient: (n, d) gradient of the defended readout, at the readout position.
+        attribution: (n, d_sae) code before the clamp times that gradient along the decoder rows, over all positions.
+
     """
 
     base: Tensor
@@ -90,6 +96,7 @@ class Measurement:
     resid: Tensor
     state: Tensor
     gradient: Tensor
+    attribution: Tensor
 
 
 def measure(model: Model, sae: SAE, hook: str, examples: Sequence[Example], clamp: Clamp | None) -> Measurement:
@@ -110,23 +117,28 @@ def measure(model: Model, sae: SAE, hook: str, examples: Sequence[Example], clam
         defended = readout(run(model, prompts, point, lambda _: state).logits)
         (gradient,) = torch.autograd.grad(defended.sum(), state)
     last = prompts.last
+    attribution = (sae.encode(base.resid) * (gradient @ sae.W_dec.T)).sum(1)  # (n, d_sae)
     return Measurement(
         readout(base.logits),
         defended.detach(),
         base.resid[rows, last].detach(),
         state[rows, last].detach(),
         gradient[rows, last],
+        attribution,
     )
 
 
-def ranking(model: Model, sae: SAE, hook: str, examples: Sequence[Example], rank_by: str) -> list[int]:
+def ranking(model: Model, sae: SAE, hook: str, grammar: Grammar, rng: random.Random, rank_by: RankBy) -> list[int]:
     """Features by mean attribution to the readout, strongest first; those of the wrong sign are left out."""
-    m = measure(model, sae, hook, examples, None)
-    attribution = (sae.encode(m.resid) * (m.gradient @ sae.W_dec.T)).mean(0)  # (d_sae,)
+    showing = measure(model, sae, hook, [grammar.showing(rng) for _ in range(N_RANKING)], None)
+    score = showing.attribution.mean(0)  # (d_sae,)
     if rank_by == "opposes":
-        attribution = -attribution
-    order = attribution.argsort(descending=True, stable=True)
-    return [int(i) for i in order if attribution[i] > 0]
+        score = -score
+    elif rank_by == "contrast":
+        contrast = measure(model, sae, hook, [grammar.contrast(rng) for _ in range(N_RANKING)], None)
+        score = score - contrast.attribution.mean(0)
+    order = score.argsort(descending=True, stable=True)
+    return [int(i) for i in order if score[i] > 0]
 
 
 def valid_flips(m: Measurement) -> Tensor:
@@ -158,9 +170,10 @@ def choose(
 
     Raises:
         RuntimeError: no prefix of the ranking gives `n_prompts` valid flips.
+
     """
     rng = random.Random(seed)
-    order = ranking(model, sae, hook, [grammar.showing(rng) for _ in range(N_RANKING)], plan.rank_by)
+    order = ranking(model, sae, hook, grammar, rng, plan.rank_by)
     fresh = list({e.prompt: e for e in (grammar.showing(rng) for _ in range(N_FRESH))}.values())
     best: tuple[int, Clamp, Measurement] | None = None
     for size in SIZES:

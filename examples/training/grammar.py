@@ -21,6 +21,7 @@ class Example:
         positive: the word whose logit counts for the behaviour.
         negative: the word whose logit counts against it.
         shows: whether the right completion shows the behaviour (`completion` starts with `positive`).
+
     """
 
     prompt: str

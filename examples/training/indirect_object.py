@@ -40,9 +40,7 @@ class IndirectObject(Grammar):
         """A random example; nothing is held out, because names are drawn independently."""
         io, subject = rng.sample(NAMES, 2)
         first, second = (io, subject) if rng.random() < 0.5 else (subject, io)
-        prompt = rng.choice(TEMPLATES).format(
-            a=first, b=second, s=subject, p=rng.choice(PLACES), o=rng.choice(OBJECTS)
-        )
+        prompt = rng.choice(TEMPLATES).format(a=first, b=second, s=subject, p=rng.choice(PLACES), o=rng.choice(OBJECTS))
         return Example(prompt, f"{io} .", io, subject, shows=True)
 
     def showing(self, rng: random.Random) -> Example:

@@ -34,6 +34,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> t
 
     Returns:
         ids and is_answer, both (batch, length); `is_answer` marks tokens of the completion, padding is id 0.
+
     """
     prompts = [tokenizer(e.prompt)["input_ids"] for e in examples]
     full = [tokenizer(f"{e.prompt} {e.completion}")["input_ids"] for e in examples]

@@ -23,18 +23,27 @@ def project_batch(batch: Batch, points: Array, radii: Array) -> Array:
 
     Returns:
         (B, R, d): every half-space and ball holds in floats, equalities up to rounding.
-
     """
-    result = np.empty_like(points)
-    for b, instance in enumerate(batch.instances):
-        cell, radius = instance.inner, float(radii[b])
-        free = cell.free_part(points[b])  # (R, d)
-        length = np.linalg.norm(free, axis=1, keepdims=True)
-        shrunk = free * np.minimum(1.0, radius / np.maximum(length, 1e-300))
-        outside = np.zeros(len(shrunk), dtype=bool)
-        for half in cell.half_spaces:
-            outside |= (half.sign * (shrunk @ half.normals.T) > half.slack).any(axis=1)
-        for r in np.flatnonzero(outside):
-            shrunk[r] = inside(cell, project(cell, points[b, r], radius), radius)
-        result[b] = shrunk
+    cells = [instance.inner for instance in batch.instances]
+    basis = _padded([cell.basis for cell in cells])  # (B, d, rank)
+    shrunk = points
+    for _ in range(2 if basis.shape[2] else 0):  # twice, against cancellation
+        shrunk = shrunk - (shrunk @ basis) @ basis.transpose(0, 2, 1)
+    length = np.linalg.norm(shrunk, axis=2, keepdims=True)
+    shrunk = shrunk * np.minimum(1.0, radii[:, None, None] / np.maximum(length, 1e-300))
+    outside = np.zeros(shrunk.shape[:2], dtype=bool)
+    for families in zip(*(cell.half_spaces for cell in cells), strict=True):
+        first = families[0]  # the normals are the SAE's encoder columns, the same for every prompt
+        slack = np.stack([half.slack for half in families])[:, None]  # (B, 1, d_sae)
+        outside |= (first.sign * (shrunk @ first.normals.T) > slack).any(axis=2)
+    for b, r in zip(*np.nonzero(outside), strict=True):
+        shrunk[b, r] = inside(cells[b], project(cells[b], points[b, r], float(radii[b])), float(radii[b]))
+    return shrunk
+
+
+def _padded(bases: list[Array]) -> Array:
+    """Bases of different ranks side by side, (B, d, largest rank), filled with zero columns."""
+    result = np.zeros((len(bases), bases[0].shape[0], max(basis.shape[1] for basis in bases)))
+    for row, basis in zip(result, bases, strict=True):
+        row[:, : basis.shape[1]] = basis
     return result

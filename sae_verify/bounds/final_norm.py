@@ -14,6 +14,7 @@ stationary point, takes q or s there, and finds the least level by Newton's meth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import brentq
@@ -25,6 +26,8 @@ from sae_verify.geometry.worst_case import LinearOptimum, project, worst_case
 
 RAISE = 1e-11
 """Times ||w||: how far the searched level is raised, so that its check does not fail on rounding. Upward only."""
+CONSTANT_ROUNDING = 2.0**-40
+"""Times |beta| . |U_a - U_b|: what two ways to sum the constant may differ by, for up to 8192 terms."""
 LARGEST = 1e3
 """Times ||h||: the largest radius that `certified` tries."""
 FAMILY = 8
@@ -33,7 +36,7 @@ FAMILY = 8
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """Evidence at one level t: `excess` <= 0 proves readout - constant <= t."""
+    """Evidence at one level t: `excess` <= 0 proves readout - constant <= t; it falls with t at the rate `rho`."""
 
     t: float
     excess: float
@@ -52,84 +55,164 @@ class _Search:
     instance: Instance
     w: Array
     constant: float
+    rounding: float
 
-    @property
+    @classmethod
+    def of(cls, instance: Instance, against: int | None) -> _Search:
+        """The search for one member."""
+        shift = np.abs(instance.row(against)) @ np.abs(instance.final_norm.shift)
+        return cls(instance, *instance.functional(against), CONSTANT_ROUNDING * float(shift))
+
+    @cached_property
     def zh(self) -> Array:
         return self.instance.final_norm.centre(self.instance.h)
+
+    @cached_property
+    def size(self) -> float:
+        return float(np.linalg.norm(self.w))
+
+    @property
+    def zone(self) -> float:
+        """Levels nearer to zero than this are avoided: a reader who sums the constant differently may see either sign."""
+        return RAISE * self.size + self.rounding
 
     @property
     def d_epsilon(self) -> float:
         return len(self.w) * self.instance.final_norm.epsilon
 
     def at(self, delta: Array) -> tuple[Array, float]:
-        """Z and rho at delta."""
+        """The final residual z and rho at delta."""
         z = self.instance.final_norm.centre(self.instance.h + delta)
         return z, float(np.sqrt(z @ z + self.d_epsilon))
 
     def climb(self, t: float, radius: float, delta: Array) -> Array:
-        """A maximiser of w.z - t rho over cell and ball, from delta: each step ascends."""
+        """The maximiser of w.z - t rho over cell and ball, t >= 0, from delta: each step ascends a concave function."""
         cell, norm = self.instance.outer, self.instance.final_norm
-        best = -np.inf
+        if t <= 1e-14 * self.size:
+            return worst_case(cell, self.w, radius).delta
+        z, rho = self.at(delta)
+        best = float(self.w @ z) - t * rho
         for _ in range(200):
-            z, rho = self.at(delta)
+            # rho <= (rho^2 + s^2) / 2s at s = rho leaves a projection; the mean of delta does not enter rho.
+            target = (rho / t) * self.w - self.zh
+            if norm.centred:
+                target = target + delta.mean()
+            moved = self.further(t, radius, delta, project(cell, target, radius))
+            z, rho = self.at(moved)
             value = float(self.w @ z) - t * rho
-            if value <= best + 1e-15 * (abs(best) + rho):
+            if not value > best:
                 break
-            best = value
-            if t > 0:
-                # rho <= (rho^2 + s^2) / 2s at s = rho leaves a projection; the mean of delta does not enter rho.
-                target = (rho / t) * self.w - self.zh
-                if norm.centred:
-                    target = target + delta.mean()
-                delta = project(cell, target, radius)
-            else:
-                delta = worst_case(cell, self.w - (t / rho) * z, radius).delta
+            small = value - best <= 1e-15 * self.size * rho
+            best, delta = value, moved
+            if small:
+                break
         return delta
+
+    def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
+        """The best point of the ray from start through end within cell and ball: rho is flat along z, steps are short."""
+        step = end - start
+        along, here = self.instance.final_norm.centre(step), self.at(start)
+        a, b, c = float(along @ along), float(along @ here[0]), here[1] ** 2
+        gain = float(self.w @ along)
+        most = _ball_exit(start, step, radius)
+        if not (a > 0 and gain > 0 and most > 1):
+            return end
+        room = t * t * a - gain * gain
+        spread = max(a * c - b * b, 0.0)
+        length = (gain * np.sqrt(spread / room) - b) / a if room > 0 else np.inf
+        if length <= 1:
+            return end
+        for half in self.instance.outer.half_spaces:
+            speed = half.sign * (half.normals @ step)
+            rising = (speed > 0) & np.isfinite(half.slack)
+            left = half.slack[rising] - half.sign * (half.normals[rising] @ start)
+            most = min(most, float(np.min(left / speed[rising], initial=np.inf)))
+        return start + max(1.0, min(length, most)) * step
 
     def level(self, t: float, radius: float, start: Array) -> _Level:
         """Evidence for level t."""
-        delta = self.climb(t, radius, start)
-        z, rho = self.at(delta)
-        if t >= 0:
-            q = z / rho * (1.0 - 2.0**-50)
-            slope = self.instance.final_norm.centre(self.w - t * q)
-            q0 = np.sqrt(max(0.0, 1.0 - float(q @ q)))
-            at_centre = float(slope @ self.zh) - t * q0 * np.sqrt(self.d_epsilon)
-            optimum = worst_case(self.instance.outer, slope, radius)
-            return _Level(t, at_centre + optimum.dual, delta, optimum, q, None, None, rho)
-        mean = float(delta.mean()) if self.instance.final_norm.centred else None
-        slope = self.w - (t / rho) * (self.zh - (mean or 0.0))
-        squares = float(self.zh @ self.zh) + radius**2 + self.d_epsilon + rho**2 + len(delta) * (mean or 0.0) ** 2
-        at_centre = float(self.w @ self.zh) - t * squares / (2 * rho)
+        return self._above(t, radius, start) if t >= 0 else self._below(t, radius, start)
+
+    def _above(self, t: float, radius: float, start: Array) -> _Level:
+        """Theorem final-norm (a)."""
+        if t >= self.size:  # the cap: a unit q along w leaves nothing
+            q, delta = self.w / max(self.size, 1e-300), start
+            rho = self.at(start)[1]
+        else:
+            delta = self.climb(t, radius, start)
+            z, rho = self.at(delta)
+            q = z / rho
+        q = q * (1.0 - 2.0**-50)
+        slope = self.instance.final_norm.centre(self.w - t * q)
+        q0 = np.sqrt(max(0.0, 1.0 - float(q @ q)))
+        at_centre = float(slope @ self.zh) - t * q0 * np.sqrt(self.d_epsilon)
         optimum = worst_case(self.instance.outer, slope, radius)
-        return _Level(t, at_centre + optimum.dual, delta, optimum, None, rho, mean, rho)
+        return _Level(t, at_centre + optimum.dual, delta, optimum, q, None, None, rho)
+
+    def _below(self, t: float, radius: float, start: Array) -> _Level:
+        """Theorem final-norm (b): the least over s and m, a convex problem in 1/s and m/s; s and m are fixed points."""
+        centred, d = self.instance.final_norm.centred, len(start)
+        fixed = float(self.zh @ self.zh) + radius**2 + self.d_epsilon
+        m, s = (float(start.mean()) if centred else 0.0), self.at(start)[1]
+        low, high = 0.0, np.inf
+        best: _Level | None = None
+        for _ in range(40):
+            slope = self.w - (t / s) * (self.zh - m)
+            optimum = worst_case(self.instance.outer, slope, radius)
+            excess = float(self.w @ self.zh) - t * (fixed + d * m * m + s * s) / (2 * s) + optimum.dual
+            mean = float(optimum.delta.mean()) if centred else 0.0
+            rate = (fixed + d * m * m + s * s + 2 * float((self.zh - m) @ optimum.delta)) / (2 * s)
+            if best is None or excess < best.excess:
+                best = _Level(t, excess, optimum.delta, optimum, None, s, m if centred else None, rate)
+            aim = np.sqrt(max(fixed + d * mean * mean + 2 * float((self.zh - mean) @ optimum.delta), self.d_epsilon))
+            if abs(aim - s) <= 1e-9 * s and abs(mean - m) <= 1e-9 * s:
+                break
+            low, high = (s, high) if aim > s else (low, s)
+            m = mean
+            s = float(aim) if low < aim < high else 0.5 * (low + high)
+        assert best is not None
+        return best
 
     def least_level(self, radius: float) -> _Level:
-        """The smallest level that this method proves, raised by RAISE."""
-        lift = RAISE * float(np.linalg.norm(self.w))
+        """The smallest level that this method proves, raised by RAISE; never above the cap.
+
+        `excess` is convex and falls, so Newton's method from below does not overshoot; a bracket guards against rounding.
+        """
+        lift = RAISE * self.size
         delta = np.zeros_like(self.w)
         z, rho = self.at(delta)
         t = float(self.w @ z) / rho
+        low, proven = -np.inf, None
         for _ in range(60):
             found = self.level(t, radius, delta)
-            delta = found.delta
             step = found.excess / found.rho
-            if -3 * lift <= step <= -0.5 * lift:
-                return found
-            # excess falls with t at about the rate rho; aim just above the root.
+            if step <= -0.5 * lift:
+                if proven is None or t < proven.t:
+                    proven = found
+                if step >= -2 * lift:
+                    break
+            else:
+                low, delta = max(low, t), found.delta
             t += step + lift
-        while found.excess > -0.5 * lift * found.rho:
-            t += abs(found.excess) / found.rho + lift
-            found = self.level(t, radius, delta)
-        return found
+            if proven is not None:
+                if proven.t - low <= 2 * lift:
+                    break
+                if not low < t < proven.t:
+                    t = 0.5 * (max(low, -self.size) + proven.t)
+            t = min(t, self.size * (1.0 + 1e-12) + lift)
+        if proven is None:
+            proven = self.level(self.size * (1.0 + 1e-12) + lift, radius, delta)
+        return self.level(self.zone, radius, proven.delta) if abs(proven.t) < self.zone else proven
 
-    def bound(self, found: _Level, radius: float, against: int | None) -> Bound:
+    def bound(self, found: _Level, radius: float, against: int | None, value: float | None = None) -> Bound:
         """The evidence in the form that certificates are written from."""
+        if value is None:
+            value = found.t + self.constant + 4 * np.spacing(abs(self.constant) + abs(found.t))
         return Bound(
             method="final-norm",
             theorem="final-norm",
             radius=radius,
-            value=found.t + self.constant + 4 * np.spacing(abs(self.constant) + abs(found.t)),
+            value=value,
             against=against,
             multipliers=Multipliers(found.optimum.equal, found.optimum.upper),
             tangent=found.tangent,
@@ -137,34 +220,36 @@ class _Search:
             mean=found.mean,
         )
 
+    def claim(self) -> tuple[float, float]:
+        """(t, value): the level to prove for the claim, and the bound to record, at most tau and of the same side."""
+        tau = self.instance.tau
+        t = tau - self.constant
+        if self.zone > 0 and abs(t) <= self.zone:
+            return -self.zone, min(tau, self.constant - self.zone)
+        lower = t - 4 * np.spacing(abs(self.constant) + abs(t))
+        return (max(lower, 0.0) if t >= 0 else lower), tau
+
     def largest_radius(self) -> tuple[_Level, float] | None:
         """The largest radius at which the claim's level is proven, with the evidence."""
-        t = self.instance.tau - self.constant
-        t -= 4 * np.spacing(abs(self.constant) + abs(t))
-        slack = RAISE * float(np.linalg.norm(self.w)) * self.at(np.zeros_like(self.w))[1]
-        deltas = {0.0: np.zeros_like(self.w)}
+        t = self.claim()[0]
+        tried: dict[float, _Level] = {}
 
         def excess(radius: float) -> float:
-            nearest = min(deltas, key=lambda known: abs(known - radius))
-            found = self.level(t, radius, deltas[nearest])
-            deltas[radius] = found.delta
-            return found.excess + slack
+            if radius not in tried:
+                nearest = min(tried, key=lambda known: abs(known - radius), default=None)
+                start = np.zeros_like(self.w) if nearest is None else tried[nearest].delta
+                tried[radius] = self.level(t, radius, start)
+            return tried[radius].excess + RAISE * self.size * (self.at(np.zeros_like(self.w))[1] + radius)
 
         if excess(0.0) > 0:
             return None
-        high = LARGEST * self.instance.norm_h
-        radius = high
+        low, high = 0.0, 0.05 * self.instance.norm_h
+        while excess(high) <= 0 and high < LARGEST * self.instance.norm_h:
+            low, high = high, min(4 * high, LARGEST * self.instance.norm_h)
         if excess(high) > 0:
-            near = 0.05 * self.instance.norm_h
-            while excess(near) <= 0:
-                near *= 4
-            radius = float(brentq(excess, 0.0, min(near, high), xtol=1e-9 * near, rtol=1e-9))
-        for _ in range(40):
-            found = self.level(t, radius, deltas[min(deltas, key=lambda known: abs(known - radius))])
-            if found.excess + 0.5 * slack <= 0:
-                return found, radius
-            radius *= 1.0 - 1e-9
-        return None
+            brentq(excess, low, high, xtol=1e-10 * high, rtol=1e-10)
+        radius = max(radius for radius in list(tried) if excess(radius) <= 0)
+        return tried[radius], radius
 
 
 @dataclass(frozen=True)
@@ -181,7 +266,7 @@ class FinalNormBound:
         """The least proven bound at this radius."""
         choices = []
         for against in instance.members(FAMILY):
-            search = _Search(instance, *instance.functional(against))
+            search = _Search.of(instance, against)
             choices.append(search.bound(search.least_level(radius), radius, against))
         return min(choices, key=lambda choice: choice.value)
 
@@ -189,7 +274,7 @@ class FinalNormBound:
         """The claim at the largest radius."""
         choices = []
         for against in instance.members(FAMILY):
-            search = _Search(instance, *instance.functional(against))
+            search = _Search.of(instance, against)
             found = search.largest_radius()
             if found is not None:
                 level, radius = found
@@ -197,4 +282,11 @@ class FinalNormBound:
         if not choices:
             return None
         radius, search, level, against = max(choices, key=lambda choice: choice[0])
-        return search.bound(level, radius, against)
+        return search.bound(level, radius, against, search.claim()[1])
+
+
+def _ball_exit(start: Array, step: Array, radius: float) -> float:
+    """The largest length with ||start + length * step|| <= radius, for a start within the ball."""
+    a, b = float(step @ step), float(start @ step)
+    c = min(float(start @ start) - radius**2, 0.0)
+    return (np.sqrt(b * b - a * c) - b) / a if a > 0 else np.inf

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from sae_verify.bounds import Bound
+from sae_verify.certificates.question import question
+from sae_verify.certificates.weights import Weights
 from sae_verify.checker.files import digest_json
 from sae_verify.checker.format import FORMAT, SEMANTICS, VERSION
-from sae_verify.checker.model import load_head
-from sae_verify.checker.weights import load_weights
-from sae_verify.errors import InputError
 from sae_verify.geometry.held_cell import Array, HeldCell
 from sae_verify.geometry.instance import Instance
 from sae_verify.problem import Problem
-from sae_verify.sae.normalization import InputScale
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,43 +31,6 @@ class Witness:
     delta: Array
     replay: float
     dtype: str
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where the weights lie and what the checker's readers make of them."""
-
-    sae_path: Path
-    sae_digest: str
-    input_scale: float | None
-    model_path: Path
-    model_digest: str
-
-
-def locate_weights(problem: Problem) -> Weights:
-    """Digest the files of a problem's SAE and model. Cost: one pass over their bytes.
-
-    Raises:
-        InputError: the SAE or the model was built in memory and has no files.
-        checker.Rejected: the files are not in a format the checker reads.
-
-    """
-    sae, model = problem.sae.source.path, problem.model.path
-    if sae is None or model is None:
-        raise InputError(
-            f"the {'SAE' if sae is None else 'model'} has no files on disk",
-            rule="a certificate speaks of stored weights, which anyone can hash",
-            remedy="save it (save_sae, save_pretrained) and load it from there",
-        )
-    if not problem.model.stored_exactly:
-        raise InputError(
-            f"the model runs in {problem.model.dtype}, which does not hold every stored weight exactly",
-            rule="a certificate speaks of the stored weights",
-            remedy="load it in the dtype of its files, or in float32",
-        )
-    normalization = problem.sae.normalization
-    scale = normalization.scale if isinstance(normalization, InputScale) else None
-    return Weights(sae, load_weights(sae, scale).digest, scale, model, load_head(model).digest)
 
 
 def certificate(
@@ -83,35 +44,10 @@ def certificate(
     """The certificate as JSON data, stamped; paths are recorded relative to `directory`."""
     from sae_verify import __version__
 
-    threat, clamp, readout = problem.threat, problem.clamp, instance.readout
-    prompt = problem.prompts[instance.index]
-    question = {
-        "hook": str(problem.hook_point),
-        "tokens": list(instance.tokens),
-        "text": prompt if isinstance(prompt, str) else "",
-        "clamp": {
-            "kind": clamp.kind,
-            "features": list(clamp.features),
-            "values": list(clamp.values),
-            "positions": clamp.positions if isinstance(clamp.positions, str) else list(clamp.positions),
-        },
-        "threat": {
-            "radius": threat.radius,
-            "relative_to": threat.relative_to,
-            "held": threat.held,
-            "at": threat.at,
-            "features": None if threat.features is None else list(threat.features),
-        },
-        "readout": {
-            "kind": "token-against-all" if readout.negative is None else "logit-difference",
-            "positive": readout.positive,
-            "negative": readout.negative,
-        },
-        "at_most": instance.tau,
-    }
+    asked = question(problem, instance)
     x = instance.x.tolist()
     identity = {
-        "problem": question,
+        "problem": asked,
         "x": x,
         "sae": weights.sae_digest,
         "input_scale": weights.input_scale,
@@ -130,7 +66,7 @@ def certificate(
             },
             "model": {"path": _relative(weights.model_path, directory), "sha256": weights.model_digest},
         },
-        "problem": question,
+        "problem": asked,
         "x": x,
         "bounds": [_bound(bound, instance.outer) for bound in bounds],
         "witnesses": [{"delta": w.delta.tolist(), "replay": w.replay, "dtype": w.dtype} for w in witnesses],

@@ -103,7 +103,7 @@ class Ball:
             mid = self.mid / other.mid
             room = np.nextafter(np.abs(other.mid) - other.rad, -np.inf)
             spread = (self.rad + np.abs(mid) * other.rad) / room
-            rad = np.where((room > 0) & np.isfinite(room), up(up(spread + 2 * U * np.abs(mid))), np.inf)
+            rad = np.where((room > 0) & np.isfinite(other.mid), up(up(spread + 2 * U * np.abs(mid))), np.inf)
         return Ball(mid, rad)
 
 

@@ -18,7 +18,7 @@ def check_bound(setting: Setting, step: BoundStep) -> None:
     """Accept the step or say why not."""
     method = _METHODS.get(step.method)
     if method is None or step.theorem != method[0]:
-        raise Rejected(f"method {step.method!r} with theorem {step.theorem!r} is not known")
+        raise Rejected(f"method {step.method[:40]!r} with theorem {step.theorem[:40]!r} is not known")
     if step.radius is None and step.method == "final-norm":
         raise Rejected("the final-norm bound speaks of one radius")
     method[1](setting, step)

@@ -122,13 +122,20 @@ def _check(path: Path, sae: Path | None, model: Path | None) -> Report:
     sae_path = path.parent / certificate.sae_path if sae is None else sae
     model_path = path.parent / certificate.model_path if model is None else model
     for what, place, option in (("SAE", sae_path, "--sae"), ("model", model_path, "--model")):
-        if not place.exists():
+        if not _exists(place):
             raise Rejected(f"the {what} is not at {str(place)[:300]}; say where it is with {option}")
     return check_certificate(
         certificate,
         lambda: _sae(sae_path.resolve(), certificate.input_scale, _stamp(sae_path)),
         lambda: _head(model_path.resolve(), _stamp(model_path)),
     )
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a name too long, or a directory that may not be entered
+        return False
 
 
 def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Callable[[], Head]) -> Report:

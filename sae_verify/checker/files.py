@@ -88,8 +88,12 @@ def strict_json(text: str | bytes, what: str) -> Any:
 
 def regular(path: Path) -> Path:
     """The path of a regular file; a pipe or a device could be read for ever."""
-    if not path.is_file():
-        raise Rejected(f"{path.name}: there is no such file")
+    try:
+        good = path.is_file()
+    except OSError:
+        good = False
+    if not good:
+        raise Rejected(f"{path.name[:80]}: there is no such file")
     return path
 
 

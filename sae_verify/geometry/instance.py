@@ -92,9 +92,13 @@ class Instance:
 
     def functional(self, against: int | None) -> tuple[Array, float]:
         """(w, constant) of the final norm for the readout, or for the member `against` of its family."""
+        return self.final_norm.functional(self.row(against))
+
+    def row(self, against: int | None) -> Array:
+        """U_a - U_b of the readout, or of the member `against` of its family, (d,)."""
         negative = self.readout.negative if against is None else against
         assert negative is not None
-        return self.final_norm.functional(self.unembedding[self.readout.positive] - self.unembedding[negative])
+        return self.unembedding[self.readout.positive] - self.unembedding[negative]
 
     def members(self, at_most: int) -> tuple[int | None, ...]:
         """Members of the readout's family most likely to give the least bound; (None,) for a logit difference."""

@@ -36,6 +36,7 @@ def as_json(result: Result) -> dict[str, Any]:
         },
         "trivial": result.trivial,
         "certificate": None if result.certificate is None else str(result.certificate),
+        "digest": result.digest,
         "seconds": round(result.seconds, 4),
     }
 

@@ -22,7 +22,7 @@ from sae_verify.sae import InputScale, load_sae
 
 from .oracle import Claim, attack, evidence_holds, exactly_admissible, length
 
-MANY = tuple(range(12))
+MANY = tuple(range(16))
 PROMPT = [3, 5, 7, 2]
 SET = Clamp.set({1: 1.0, 2: 0.0, 5: 0.5})
 
@@ -297,14 +297,11 @@ def judge(case: Case, content: dict[str, Any], report: Report) -> None:
         assert any(claim.kept(d) and length(d) <= radius and claim.readout(d) > tau for d in deltas)
 
 
-def semantic(content: Any) -> Any:
-    """What a content claims, without what is for readers only."""
-    try:
-        problem = {k: v for k, v in content["problem"].items() if k != "text"}
-        witnesses = [step["delta"] for step in content["witnesses"]]
-        return json.dumps([problem, content["x"], content["bounds"], witnesses, content["weights"]["sae"]["input_scale"]])
-    except (KeyError, TypeError):
-        return None
+def semantic(content: Any) -> str:
+    """What an accepted content claims, without what is for readers only."""
+    problem = {k: v for k, v in content["problem"].items() if k != "text"}
+    witnesses = [step["delta"] for step in content["witnesses"]]
+    return json.dumps([problem, content["x"], content["bounds"], witnesses, content["weights"]["sae"]["input_scale"]])
 
 
 def accepted(case: Case, content: dict[str, Any], directory: Path) -> Report | None:

@@ -42,10 +42,9 @@ def attempt(case: Case, directory: Path, sample: int | None) -> Counter[str]:
     for name, content in chosen:
         report = accepted(case, stamped(content), directory)
         count["accepted" if report else "rejected"] += 1
-        claim = semantic(content)
-        if report is None or claim in seen:
+        if report is None or semantic(content) in seen:
             continue
-        seen.add(claim)
+        seen.add(semantic(content))
         try:
             judge(case, content, report)
         except AssertionError as wrong:
@@ -69,12 +68,9 @@ def test_all_mutants(name: str, case_of: Cases, tmp_path: Path) -> None:
 def test_without_new_stamps_every_change_is_rejected(name: str, case_of: Cases, tmp_path: Path) -> None:
     case = case_of(name)
     every = list(mutants(case.content))
-    for changed, content in random.Random(1).sample(every, 60):
-        if content == case.content and repr(content) == repr(case.content):
-            continue
+    for _, content in random.Random(1).sample(every, 60):
         with pytest.raises(Rejected, match=r"edited|expected the keys|must be|semantics|the format"):
             case.check(content, tmp_path)
-        del changed
     for key in ("digest", "sha256"):
         flipped = {**case.content, key: "0" + case.content[key][1:] if case.content[key][0] != "0" else "1" * 64}
         with pytest.raises(Rejected):

@@ -1,0 +1,106 @@
+"""Writes `examples/cases/README.md` from what training measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from examples.training.cases import CASES
+
+ARCHITECTURE = {"indirect_object": "GPT-2", "refusal": "Gemma-2", "unlearning": "Llama"}
+
+HEAD = """# Bundled cases
+
+Small Hugging Face models, trained from scratch on made-up grammars, with sparse autoencoders trained on their own
+activations. They are real in every respect but size: `AutoModelForCausalLM` loads them, `SAE.load_from_disk` of SAELens 6
+reads the SAEs, and prompts are text. They say nothing about larger models; they are here so that every part of the tool
+can be run, offline, in seconds. All models have width 64, 4 layers and 4 heads, and a word-level vocabulary.
+
+| case | grammar | behaviour that the clamp suppresses |
+| --- | --- | --- |
+| `indirect_object` | 40 names, 16 places, 16 objects, 5 templates, both orders of the names | names the indirect object |
+| `refusal` | 24 forbidden and 24 allowed objects, aliases, three jailbreak frames | complies inside a jailbreak frame |
+| `unlearning` | 30 entities with one attribute per topic, four options a question | answers from the topic to forget |
+
+A directory holds the model, `sae_early/` and `sae_last/` (SAELens 6 format), `problem_early.toml` and `problem_last.toml`,
+and `training_report.json` with everything measured. `refusal/problem_control.toml` is a control with a known answer: it
+holds so many pre-activations that no perturbation is left, so it has to be certified, and flagged as trivial.
+
+To rebuild everything: `python -m examples.training.build` (one thread, fixed seeds; bit-identical on the machine it was
+built on, not necessarily on other processors or library versions). `SHA256SUMS` covers what is shipped.
+"""
+
+MODELS = """
+## Models
+
+Accuracy is greedy, on 500 fresh prompts: the first token of the answer, and the whole completion. Held out are pairs of
+object and jailbreak frame that training never saw; the other grammars hold nothing out.
+
+| case | architecture | parameters | steps | first token | whole completion | held out, whole completion |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+SAES = """
+## SAEs
+
+On fresh prompts. FVU: fraction of variance unexplained; error: mean of ||e|| / ||x||; L0: mean number of active features;
+dead: share of features that were never active. `batchtopk` is the form in which BatchTopK SAEs are shipped: a JumpReLU SAE
+with one constant threshold, here put on a trained TopK SAE. The last position of each prompt was sampled four times as
+often as the others. These SAEs fit better than SAEs of large models do (FVU 0.1 to 0.3).
+
+| case | SAE | hook | architecture | features | FVU | error | L0 | dead |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+CLAMPS = """
+## Clamps and prompts
+
+A valid flip is a prompt on which the base model shows the behaviour and the clamped model does not, both by at least 0.05
+in the readout. Counted over random prompts that should show the behaviour, before the eight of the problem were chosen:
+they are spread over the flips by their estimated bypass radius, which is |readout| over the length of the readout's
+gradient orthogonal to the active features' encoder columns, over ||h||. The radius of the problem is the round number
+nearest to the median estimate, so that about half of the prompts lie on either side. It is not a budget that anybody
+claims to be safe.
+
+| case | problem | clamp | features | valid flips | radius / norm of h | estimates, smallest to largest |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def render(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """The README's text, from the training reports by case."""
+    parts = [HEAD, MODELS]
+    for name, report in reports.items():
+        m = report["model"]
+        held_out = f"{m['held_out_whole_completion']:.1%}" if name == "refusal" else "-"
+        parts.append(
+            f"| `{name}` | {ARCHITECTURE[name]} | {m['parameters']:,} | {m['steps']} | {m['fresh_first_token']:.1%} | "
+            f"{m['fresh_whole_completion']:.1%} | {held_out} |\n"
+        )
+    parts.append(SAES)
+    for name, report in reports.items():
+        for folder, s in report["saes"].items():
+            parts.append(
+                f"| `{name}` | `{folder}` | `{s['hook']}` | {s['architecture']} | {s['features']} | {s['fvu']:.4f} | "
+                f"{s['mean_error_norm']:.3f} | {s['l0']:.1f} | {s['dead']:.0%} |\n"
+            )
+    parts.append(CLAMPS)
+    for name, report in reports.items():
+        for folder, c in report["problems"].items():
+            operation = f"set to {c['value']:g}" if c["clamp"] == "set" else f"times {c['value']:g}"
+            estimates = c["first_order_bypass_radii"]
+            parts.append(
+                f"| `{name}` | `problem_{folder.removeprefix('sae_')}.toml` | {operation} | {len(c['features'])} | "
+                f"{c['valid_flips']} of {c['of_fresh_prompts']} | {c['radius']:g} | "
+                f"{min(estimates):.3f} to {max(estimates):.3f} |\n"
+            )
+    return "".join(parts)
+
+
+def read_reports(root: Path) -> dict[str, dict[str, Any]]:
+    """The training reports of all cases below `root` that are complete, in the order of `CASES`."""
+    paths = {name: root / name / "training_report.json" for name in CASES}
+    found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    return {name: report for name, report in found.items() if {"model", "saes", "problems"} <= report.keys()}
