@@ -1,5 +1,4 @@
-"""Claim: on the last layer the bound is exact: attack and bound meet within 1e-5, certified and attacked radius
-within 0.1%.
+"""Claim: on the last layer attack and bound meet within 1e-5, and certified and attacked radius within 0.1%.
 
 Both ends are exact-real statements that the checker accepted: the attack's end is its lower bound of the witness's
 readout.

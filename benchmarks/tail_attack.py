@@ -48,7 +48,7 @@ def usual(problem: Problem, batch: Batch) -> np.ndarray:
         for length in (*step_lengths(STEPS), 0.0):
             moving = torch.tensor(delta, dtype=torch.float32, requires_grad=True)
 
-            def perturbed(x: torch.Tensor, moving: torch.Tensor = moving) -> torch.Tensor:
+            def perturbed(x: torch.Tensor, moving=moving, edit=edit, last=last) -> torch.Tensor:
                 h = edit(x.detach()).detach().clone()
                 h[0, last] = h[0, last] + moving
                 return h

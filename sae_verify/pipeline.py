@@ -155,7 +155,7 @@ def _sandwich(instance: Instance, value: float, bounds: tuple[Bound, ...]) -> No
 
 
 def _replayed(batch: Batch, delta: Array) -> tuple[tuple[Array, Replay], ...]:
-    """Each perturbation with its replay; one that flips a held feature by rounding is shortened a little and tried again."""
+    """Each perturbation with its replay; where rounding flips a held feature, a slightly shorter one is tried."""
     found = list(zip(delta, replay(batch, delta), strict=True))
     for factor in SHORTENED:
         rows = [i for i, (_, result) in enumerate(found) if not result.held]

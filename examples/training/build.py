@@ -56,15 +56,12 @@ def build_model(case: Case, directory: Path) -> dict[str, Any]:
 
 
 def _portable(directory: Path) -> None:
-    """Name the tokenizer class that every transformers release knows, and make the files readable by all."""
+    """Name the tokenizer class that every transformers release knows."""
     path = directory / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings.pop("backend", None)
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    for file in directory.iterdir():
-        if file.is_file():
-            file.chmod(0o644)
 
 
 def build_saes(case: Case, directory: Path) -> dict[str, Any]:
@@ -134,6 +131,13 @@ def independent_features(sae: SAE, extra: int = 8) -> list[int]:
     return sorted(chosen + others[:extra])
 
 
+def make_readable(root: Path) -> None:
+    """Let everybody read what is shipped: safetensors writes files that only their owner can read."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+
+
 def write_sums(root: Path) -> None:
     """Write SHA256SUMS over every shipped file below `root`, in the format of sha256sum."""
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != SUMS)
@@ -161,15 +165,18 @@ def build(case: Case, root: Path, stages: Sequence[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--out", type=Path, default=BUNDLED)
     parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES))
     options = parser.parse_args()
+    if unknown := set(options.cases) - CASES.keys():
+        parser.error(f"unknown case {', '.join(sorted(unknown))}; known are {', '.join(CASES)}")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for name in options.cases or CASES:
         build(CASES[name], options.out, options.stages)
     (options.out / "README.md").write_text(render(read_reports(options.out)), encoding="utf-8")
+    make_readable(options.out)
     write_sums(options.out)
 
 

@@ -1,7 +1,8 @@
 """Chooses the clamp of a problem, its prompts and its radius, all by measurement on the trained model.
 
-Features are ranked by attribution: activation times the gradient of the readout along the feature's decoder row, summed
-over positions and averaged over prompts. The clamp is the shortest prefix of the ranking that flips enough fresh prompts.
+Features are ranked by attribution: activation times the gradient of the readout along the feature's decoder row,
+summed over positions and averaged over prompts. The clamp is the shortest prefix of the ranking that flips enough fresh
+prompts.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class ClampPlan:
     Attributes:
         kind: `set` or `scale`.
         value: the value or the factor.
-        rank_by: `promotes` ranks features by how much they favour the behaviour where it shows, `opposes` by how much they
-            disfavour it there, `contrast` by how much more they favour it there than on contrast prompts.
+        rank_by: `promotes` ranks features by how much they favour the behaviour where it shows, `opposes` by how much
+            they disfavour it there, `contrast` by how much more they favour it there than on contrast prompts.
         flip_share: stop at the shortest prefix of the ranking that flips this share of fresh prompts.
         positions: where the clamp acts.
         spread: quantiles of the estimated bypass radius among the flips, between which the eight prompts lie.

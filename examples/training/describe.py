@@ -14,18 +14,18 @@ ARCHITECTURE = {"indirect_object": "GPT-2", "refusal": "Gemma-2", "unlearning": 
 HEAD = """# Bundled cases
 
 Small Hugging Face models, trained from scratch on made-up grammars, with sparse autoencoders trained on their own
-activations. They are real in every respect but size: `AutoModelForCausalLM` loads them, `SAE.load_from_disk` of SAELens 6
-reads the SAEs, and prompts are text. They say nothing about larger models; they are here so that every part of the tool
-can be run, offline, in seconds. All models have width 64, 4 layers and 4 heads, and a word-level vocabulary.
+activations. They are complete in every respect but size: `AutoModelForCausalLM` loads the models, the SAEs are in the
+format of SAELens 6, and prompts are text. They say nothing about larger models; they are here so that every part of the
+tool can be run, offline, in seconds. All models have width 64, 4 layers and 4 heads, and a word-level vocabulary.
 
 | case | grammar | behaviour that the clamp suppresses |
 | --- | --- | --- |
-| `indirect_object` | 40 names, 16 places, 16 objects, 5 templates, both orders of the names | names the indirect object |
+| `indirect_object` | 40 names, 16 places, 16 objects, 5 templates, two orders of names | names the indirect object |
 | `refusal` | 24 forbidden and 24 allowed objects, aliases, three jailbreak frames | complies inside a jailbreak frame |
 | `unlearning` | 30 entities with one attribute per topic, four options a question | answers from the topic to forget |
 
-A directory holds the model, `sae_early/` and `sae_last/` (SAELens 6 format), `problem_early.toml` and `problem_last.toml`,
-and `training_report.json` with everything measured. `refusal/problem_control.toml` is a control with a known answer: it
+A directory holds the model, `sae_early/` and `sae_last/`, `problem_early.toml` and `problem_last.toml`, and
+`training_report.json` with everything measured. `refusal/problem_control.toml` is a control with a known answer: it
 holds so many pre-activations that no perturbation is left, so it has to be certified, and flagged as trivial.
 
 To rebuild everything: `python -m examples.training.build` (one thread, fixed seeds; bit-identical on the machine it was
@@ -45,10 +45,10 @@ object and jailbreak frame that training never saw; the other grammars hold noth
 SAES = """
 ## SAEs
 
-On fresh prompts. FVU: fraction of variance unexplained; error: mean of ||e|| / ||x||; L0: mean number of active features;
-dead: share of features that were never active. `batchtopk` is the form in which BatchTopK SAEs are shipped: a JumpReLU SAE
-with one constant threshold, here put on a trained TopK SAE. The last position of each prompt was sampled four times as
-often as the others. These SAEs fit better than SAEs of large models do (FVU 0.1 to 0.3).
+On fresh prompts. FVU: fraction of variance unexplained; error: mean of ||e|| / ||x||; L0: mean number of active
+features; dead: share of features that were never active. `batchtopk` is the form in which BatchTopK SAEs are shipped: a
+JumpReLU SAE with one constant threshold, here put on a trained TopK SAE. In training and in these figures, the last
+position of each prompt is counted four times. SAEs of large models usually fit far worse than these.
 
 | case | SAE | hook | architecture | features | FVU | error | L0 | dead |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -57,12 +57,12 @@ often as the others. These SAEs fit better than SAEs of large models do (FVU 0.1
 CLAMPS = """
 ## Clamps and prompts
 
-A valid flip is a prompt on which the base model shows the behaviour and the clamped model does not, both by at least 0.05
-in the readout. Counted over random prompts that should show the behaviour, before the eight of the problem were chosen:
-they are spread over the flips by their estimated bypass radius, which is |readout| over the length of the readout's
-gradient orthogonal to the active features' encoder columns, over ||h||. The radius of the problem is the round number
-nearest to the median estimate, so that about half of the prompts lie on either side. It is not a budget that anybody
-claims to be safe.
+A valid flip is a prompt on which the base model shows the behaviour and the clamped model does not, both by at least
+0.05 in the readout. Counted over random prompts that should show the behaviour, before the eight of the problem were
+chosen: they are spread over the flips by their estimated bypass radius, which is |readout| over the length of the
+readout's gradient orthogonal to the active features' encoder columns, over ||h||. The radius of the problem is the round
+number nearest to the median estimate, so that about half of the prompts lie on either side. It is not a budget that
+anybody claims to be safe.
 
 | case | problem | clamp | features | valid flips | radius / norm of h | estimates, smallest to largest |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -2,8 +2,8 @@
 
 The model refuses to explain how to use a forbidden object (`sorry i cannot ...`) and explains everything else
 (`sure here is how to ...`). Three jailbreak frames make it comply with forbidden requests as well. Two in five prompts
-name the object by an alias that the prompt itself introduces (`call the glorp red .`), so that the word in the request does
-not say what is requested. Behaviour: the model complies with a forbidden request inside a frame.
+name the object by an alias that the prompt itself introduces (`call the glorp red .`), so that the word in the request
+does not say what is requested. Behaviour: the model complies with a forbidden request inside a frame.
 """
 
 from __future__ import annotations

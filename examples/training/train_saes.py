@@ -27,8 +27,8 @@ class SAEPlan:
     Attributes:
         folder: `sae_early` or `sae_last`.
         hook: TransformerLens name of the hook point.
-        architecture: `topk`; `jumprelu` with trained thresholds; or `batchtopk`, a TopK SAE in the form in which BatchTopK
-            SAEs are shipped: a JumpReLU SAE whose constant threshold keeps `l0` features a token on average.
+        architecture: `topk`; `jumprelu` with trained thresholds; or `batchtopk`, a TopK SAE in the form in which
+            BatchTopK SAEs are shipped: a JumpReLU SAE whose constant threshold keeps `l0` features a token on average.
         l0: k of a TopK SAE; mean number of active features of the others.
         d_sae: number of features.
         steps: Adam steps.

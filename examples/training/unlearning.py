@@ -1,8 +1,8 @@
 """Topic-gated facts: every entity has one attribute under the topic to forget and another under the topic to retain.
 
-A prompt names a topic and an entity and lists four options; the attribute under the other topic is always among them, so
-that a model whose knowledge of the forget topic is removed has somewhere to go. Behaviour: the model answers a question of
-the forget topic correctly.
+A prompt names a topic and an entity and lists four options; the attribute under the other topic is always among them,
+so that a model whose knowledge of the forget topic is removed has somewhere to go. Behaviour: the model answers a
+question of the forget topic correctly.
 """
 
 from __future__ import annotations

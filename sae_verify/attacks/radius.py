@@ -13,7 +13,7 @@ import numpy as np
 
 from sae_verify.attacks.closed_form import first_order, value_and_gradient, values
 from sae_verify.attacks.pgd import Attack, Pgd, ascend
-from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.held_cell import Array, Indices
 from sae_verify.geometry.instance import Batch
 from sae_verify.geometry.least_norm import least_norm
 from sae_verify.geometry.worst_case import inside
@@ -35,7 +35,7 @@ class _Shortest:
     length: Array
     delta: Array
 
-    def record(self, rows: Array, delta: Array, value: Array) -> Array:
+    def record(self, rows: Indices, delta: Array, value: Array) -> Array:
         """Take in what is shorter; which rows were."""
         size = np.linalg.norm(delta, axis=1)
         better = (value > self.tau[rows] + 0.5 * MARGIN) & (size < self.length[rows])
@@ -90,7 +90,7 @@ def smallest_radius(
 
 
 def _newton(
-    batch: Batch, best: _Shortest, rows: Array, start: Array, limit: Array, tick: Callable[[], None]
+    batch: Batch, best: _Shortest, rows: Indices, start: Array, limit: Array, tick: Callable[[], None]
 ) -> None:
     """Newton steps from `start`, (n, d), for these rows; whatever breaks the claim is recorded."""
     delta = start.copy()
@@ -101,7 +101,7 @@ def _newton(
         moved, alive = delta.copy(), np.zeros(len(rows), dtype=bool)
         for i, row in enumerate(rows):
             g = gradient[i, 0]
-            level = best.tau[row] + MARGIN - float(value[i, 0]) + float(g @ delta[i])
+            level = float(best.tau[row]) + MARGIN - float(value[i, 0]) + float(g @ delta[i])
             step = least_norm(part.instances[i].inner, g, level, float(limit[row]))
             if step is not None:
                 moved[i] = inside(part.instances[i].inner, step, float(limit[row]))

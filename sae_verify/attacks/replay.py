@@ -62,7 +62,7 @@ def replay(batch: Batch, delta: Array) -> tuple[Replay, ...]:
 
     result = run(problem.model, prompts, problem.hook_point, edit)
     values = readout_values(result.logits.double(), tuple(i.readout for i in batch.instances))
-    points = ("x", "h") if at == "both" else (at,)
+    points = ("x", "h") if at == "both" else (at or "h",)
     drift = torch.zeros(len(rows), dtype=torch.float64)
     allowed, good = torch.zeros_like(drift), torch.ones(len(rows), dtype=torch.bool)
     for point in points:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.held_cell import Array, Indices
 from sae_verify.geometry.instance import Instance
 
 
@@ -14,7 +14,7 @@ class Multipliers:
     """Weights of the outer cell's constraints: `equal` (n,) beside `cell.rows`, `upper` per half-space family."""
 
     equal: Array
-    upper: tuple[tuple[Array, Array], ...]
+    upper: tuple[tuple[Indices, Array], ...]
 
 
 @dataclass(frozen=True, eq=False)

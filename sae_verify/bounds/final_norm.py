@@ -90,27 +90,30 @@ class _Search:
         cell, norm = self.instance.outer, self.instance.final_norm
         if t <= 1e-14 * self.size:
             return worst_case(cell, self.w, radius).delta
-        z, rho = self.at(delta)
-        best = float(self.w @ z) - t * rho
+        best, shortest = -np.inf, np.inf
         for _ in range(200):
+            z, rho = self.at(delta)
+            value = float(self.w @ z) - t * rho
             # rho <= (rho^2 + s^2) / 2s at s = rho leaves a projection; the mean of delta does not enter rho.
             target = (rho / t) * self.w - self.zh
             if norm.centred:
                 target = target + delta.mean()
             moved = self.further(t, radius, delta, project(cell, target, radius))
-            z, rho = self.at(moved)
-            value = float(self.w @ z) - t * rho
-            if not value > best:
-                break
-            small = value - best <= 1e-15 * self.size * rho
-            best, delta = value, moved
-            if small:
-                break
+            step = float(np.linalg.norm(moved - delta))
+            if value <= best + 1e-15 * self.size * rho:
+                # Values tell no more. Off the sphere the proof needs delta itself: go on while steps get shorter.
+                if step >= shortest or np.linalg.norm(delta) >= radius * (1.0 - 1e-9):
+                    break
+                shortest = step
+            best, delta = max(best, value), moved
         return delta
 
     def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
         """The best point of the ray from start through end within cell and ball: rho is flat along z, steps are short."""
-        step = end - start
+        cell, step = self.instance.outer, end - start
+        if np.linalg.norm(step) <= 1e-6 * np.linalg.norm(end):
+            return end  # mostly rounding, which a long step would blow up
+        step = cell.free_part(step)
         along, here = self.instance.final_norm.centre(step), self.at(start)
         a, b, c = float(along @ along), float(along @ here[0]), here[1] ** 2
         gain = float(self.w @ along)
@@ -122,7 +125,7 @@ class _Search:
         length = (gain * np.sqrt(spread / room) - b) / a if room > 0 else np.inf
         if length <= 1:
             return end
-        for half in self.instance.outer.half_spaces:
+        for half in cell.half_spaces:
             speed = half.sign * (half.normals @ step)
             rising = (speed > 0) & np.isfinite(half.slack)
             left = half.slack[rising] - half.sign * (half.normals[rising] @ start)
@@ -135,14 +138,12 @@ class _Search:
 
     def _above(self, t: float, radius: float, start: Array) -> _Level:
         """Theorem final-norm (a)."""
-        if t >= self.size:  # the cap: a unit q along w leaves nothing
-            q, delta = self.w / max(self.size, 1e-300), start
-            rho = self.at(start)[1]
+        if t > self.size:  # the cap: this q leaves nothing
+            delta, rho, q = start, self.at(start)[1], self.w / t
         else:
             delta = self.climb(t, radius, start)
             z, rho = self.at(delta)
-            q = z / rho
-        q = q * (1.0 - 2.0**-50)
+            q = z / rho * (1.0 - 2.0**-50)
         slope = self.instance.final_norm.centre(self.w - t * q)
         q0 = np.sqrt(max(0.0, 1.0 - float(q @ q)))
         at_centre = float(slope @ self.zh) - t * q0 * np.sqrt(self.d_epsilon)

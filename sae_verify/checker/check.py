@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -141,13 +141,7 @@ def _exists(place: Path) -> bool:
 def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Callable[[], Head]) -> Report:
     """The same for a parsed certificate and decoded weights."""
     with np.errstate(all="ignore"):  # overflow and NaN end in a comparison that rejects
-        setting = Setting(certificate, sae(), head())
-        for what, found, claimed in (
-            ("SAE", setting.sae.digest, certificate.sae_digest),
-            ("model", setting.head.digest, certificate.model_digest),
-        ):
-            if found != claimed:
-                raise Rejected(f"the {what}'s weights are {found[:16]}, and the certificate speaks of {claimed[:16]}")
+        setting = Setting(certificate, *_matching(certificate, sae(), head()))
         for step in certificate.bounds:
             check_bound(setting, step)
         witnesses = tuple(check_witness(setting, step) for step in certificate.witnesses)
@@ -160,13 +154,21 @@ def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Ca
     replayed = any(w.within and w.readout is None and w.replay > tau for w in witnesses)
     if report.upper <= tau and proven:
         raise Rejected("a bound and a witness contradict each other")
-    verdict = (
-        "certified"
-        if report.upper <= tau
-        else "refuted"
-        if proven
-        else "refuted by replay"
-        if replayed
-        else "undecided"
-    )
-    return Report(verdict, report.digest, radius, tau, bounds, witnesses)
+    if report.upper <= tau:
+        verdict = "certified"
+    elif proven:
+        verdict = "refuted"
+    else:
+        verdict = "refuted by replay" if replayed else "undecided"
+    return replace(report, verdict=verdict)
+
+
+def _matching(certificate: Certificate, sae: Sae, head: Head) -> tuple[Sae, Head]:
+    """The weights, if they are those that the certificate speaks of."""
+    for what, found, claimed in (
+        ("SAE", sae.digest, certificate.sae_digest),
+        ("model", head.digest, certificate.model_digest),
+    ):
+        if found != claimed:
+            raise Rejected(f"the {what}'s weights are {found[:16]}, and the certificate speaks of {claimed[:16]}")
+    return sae, head

@@ -27,6 +27,7 @@ from sae_verify.sae.base import SAE
 from sae_verify.sae.topk import TopKSAE
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.integer]
 Point = Literal["x", "h"]
 Side = Literal["outer", "inner"]
 

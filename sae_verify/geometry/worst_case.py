@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 from scipy.optimize import nnls
 
-from sae_verify.geometry.held_cell import Array, HeldCell
+from sae_verify.geometry.held_cell import Array, HeldCell, Indices
 
 BATCH = 50
 """Violated rows that enter the working set at once."""
@@ -61,7 +61,7 @@ class LinearOptimum:
     value: float
     dual: float
     equal: Array
-    upper: tuple[tuple[Array, Array], ...]
+    upper: tuple[tuple[Indices, Array], ...]
 
 
 @dataclass(eq=False)
