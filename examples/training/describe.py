@@ -60,9 +60,9 @@ CLAMPS = """
 A valid flip is a prompt on which the base model shows the behaviour and the clamped model does not, both by at least
 0.05 in the readout. Counted over random prompts that should show the behaviour, before the eight of the problem were
 chosen: they are spread over the flips by their estimated bypass radius, which is |readout| over the length of the
-readout's gradient orthogonal to the active features' encoder columns, over ||h||. The radius of the problem is the round
-number nearest to the median estimate, so that about half of the prompts lie on either side. It is not a budget that
-anybody claims to be safe.
+readout's gradient orthogonal to the active features' encoder columns, over ||h||. The radius of the problem is the
+round number nearest to the median estimate, so that about half of the prompts lie on either side. It is not a budget
+that anybody claims to be safe.
 
 | case | problem | clamp | features | valid flips | radius / norm of h | estimates, smallest to largest |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 
 from sae_verify.bounds.bound import Bound, Multipliers
 from sae_verify.geometry.held_cell import Array
@@ -151,26 +151,34 @@ class _Search:
         return _Level(t, at_centre + optimum.dual, delta, optimum, q, None, None, rho)
 
     def _below(self, t: float, radius: float, start: Array) -> _Level:
-        """Theorem final-norm (b): the least over s and m, a convex problem in 1/s and m/s; s and m are fixed points."""
+        """Theorem final-norm (b), with the least excess over s and m: a convex problem in 1/s and m/s.
+
+        On the sphere s = rho and m = mean of delta are fixed points. Where the maximiser jumps, cutting planes decide.
+        """
         centred, d = self.instance.final_norm.centred, len(start)
         fixed = float(self.zh @ self.zh) + radius**2 + self.d_epsilon
         m, s = (float(start.mean()) if centred else 0.0), self.at(start)[1]
-        low, high = 0.0, np.inf
         best: _Level | None = None
-        for _ in range(40):
+        seen: list[Array] = []
+        for step in range(40):
             slope = self.w - (t / s) * (self.zh - m)
             optimum = worst_case(self.instance.outer, slope, radius)
             excess = float(self.w @ self.zh) - t * (fixed + d * m * m + s * s) / (2 * s) + optimum.dual
-            mean = float(optimum.delta.mean()) if centred else 0.0
             rate = (fixed + d * m * m + s * s + 2 * float((self.zh - m) @ optimum.delta)) / (2 * s)
             if best is None or excess < best.excess:
                 best = _Level(t, excess, optimum.delta, optimum, None, s, m if centred else None, rate)
-            aim = np.sqrt(max(fixed + d * mean * mean + 2 * float((self.zh - mean) @ optimum.delta), self.d_epsilon))
-            if abs(aim - s) <= 1e-9 * s and abs(mean - m) <= 1e-9 * s:
+            seen.append(optimum.delta)
+            mean = float(optimum.delta.mean()) if centred else 0.0
+            square = fixed + d * mean * mean + 2 * float((self.zh - mean) @ optimum.delta)
+            aim = float(np.sqrt(max(square, self.d_epsilon)))
+            if abs(aim - s) + np.sqrt(d) * abs(mean - m) <= 1e-8 * s:
                 break
-            low, high = (s, high) if aim > s else (low, s)
-            m = mean
-            s = float(aim) if low < aim < high else 0.5 * (low + high)
+            if step < 8:
+                s, m = aim, mean
+                continue
+            s, m, least = _cheapest(self.w, self.zh, -t, fixed, np.stack(seen), centred)
+            if least >= best.excess - 0.01 * RAISE * self.size * best.rho:
+                break
         assert best is not None
         return best
 
@@ -291,3 +299,30 @@ def _ball_exit(start: Array, step: Array, radius: float) -> float:
     a, b = float(step @ step), float(start @ step)
     c = min(float(start @ start) - radius**2, 0.0)
     return (np.sqrt(b * b - a * c) - b) / a if a > 0 else np.inf
+
+
+def _cheapest(w: Array, zh: Array, weight: float, fixed: float, deltas: Array, centred: bool) -> tuple[float, float, float]:
+    """s, m and the excess of theorem final-norm (b) with cell and ball replaced by a few of their points, (n, d)."""
+    d = len(w)
+    unit = np.sqrt(fixed)
+    # Unknowns: u = unit / s, n = sqrt(d) m / s, and the height of the planes a + b u + c n.
+    a, b = w @ zh + deltas @ w, weight * (deltas @ zh) / unit
+    c = -weight * deltas.sum(axis=1) / np.sqrt(d) if centred else np.zeros(len(deltas))
+
+    def smooth(y: Array) -> tuple[float, Array]:
+        u, n, height = y
+        value = 0.5 * weight * unit * (u + (n * n + 1) / u) + height
+        return value, np.array([0.5 * weight * unit * (1 - (n * n + 1) / u**2), weight * unit * n / u, 1.0])
+
+    planes = {
+        "type": "ineq",
+        "fun": lambda y: y[2] - a - b * y[0] - c * y[1],
+        "jac": lambda _: np.stack([-b, -c, np.ones_like(b)], axis=1),
+    }
+    start = np.array([1.0, 0.0, float(np.max(a + b))])
+    limits = [(1e-3, 1e6), (None, None) if centred else (0.0, 0.0), (None, None)]
+    options = {"ftol": 1e-15, "maxiter": 200}
+    found = minimize(smooth, start, jac=True, method="SLSQP", bounds=limits, constraints=planes, options=options)
+    u, n = max(float(found.x[0]), 1e-3), float(found.x[1])
+    least = smooth(np.array([u, n, float(np.max(a + b * u + c * n))]))[0]
+    return unit / u, n / u * unit / np.sqrt(d), float(least)

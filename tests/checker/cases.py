@@ -47,7 +47,9 @@ RECIPES = {
     # one of each kind of SAE, of held set, of place, of norm, of branch and of readout
     "jumprelu-code-x-rms": Recipe("llama", "jumprelu", ErrorBall(0.4), 1.0),
     "topk-code-h-layer": Recipe("gpt2", "topk", ErrorBall(0.3, held="code", at="h"), -1.0),
-    "gated-defended-both-offset": Recipe("gemma2", "gated", ErrorBall(0.3, held="defended", at="both", features=MANY), -1.0),
+    "gated-defended-both-offset": Recipe(
+        "gemma2", "gated", ErrorBall(0.3, held="defended", at="both", features=MANY), -1.0
+    ),
     "relu-free-negative": Recipe("llama", "relu", ErrorBall(0.1, "absolute", "free"), -0.2, LogitDifference(2, 1)),
     "topk-defended-refuted": Recipe("llama", "topk", ErrorBall(0.5, held="defended", features=MANY), 0.5),
     "jumprelu-against-all": Recipe(
@@ -70,7 +72,11 @@ RECIPES = {
         "gemma2", "jumprelu", ErrorBall(0.5, "e", "unreachable", "h", (0, 3, 9)), 0.1, clamp=Clamp.add({1: 1.0})
     ),
     "gated-drop-error": Recipe(
-        "llama", "gated", ErrorBall(0.3, held="defended", at="h", features=MANY), 0.3, clamp=Clamp.drop_error({1: 1.0, 2: 0.0})
+        "llama",
+        "gated",
+        ErrorBall(0.3, held="defended", at="h", features=MANY),
+        0.3,
+        clamp=Clamp.drop_error({1: 1.0, 2: 0.0}),
     ),
     "relu-set-if-active-layer-negative": Recipe(
         "gpt2",
@@ -217,7 +223,10 @@ def _together(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if step["tangent"] is not None:
             shrunk = {**step, "tangent": [0.0] * len(step["tangent"])}
             yield f"bounds.{i} without tangent", _with(content, ("bounds", i), shrunk)
-            yield f"bounds.{i} secant for tangent", _with(content, ("bounds", i), {**step, "tangent": None, "secant": 1.0})
+            yield (
+                f"bounds.{i} secant for tangent",
+                _with(content, ("bounds", i), {**step, "tangent": None, "secant": 1.0}),
+            )
         for point, roles in step["multipliers"].items():
             elsewhere = {"x": "h", "h": "x"}[point]
             yield f"bounds.{i} at {elsewhere}", _with(content, ("bounds", i, "multipliers"), {elsewhere: roles})

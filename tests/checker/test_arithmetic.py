@@ -196,7 +196,17 @@ def test_a_sum_that_overflows_on_the_way_is_not_taken_for_its_sign() -> None:
 def test_what_is_not_finite_stands_for_everything(bad: float) -> None:
     for ball in (Ball(np.asarray(bad), np.asarray(1.0)), Ball(np.asarray(1.0), np.asarray(abs(bad)))):
         one, zero = Ball.exact(1.0), Ball.exact(0.0)
-        for result in (ball, ball + one, one - ball, ball * one, ball * zero, one / ball, ball / one, -ball, sqrt(ball)):
+        for result in (
+            ball,
+            ball + one,
+            one - ball,
+            ball * one,
+            ball * zero,
+            one / ball,
+            ball / one,
+            -ball,
+            sqrt(ball),
+        ):
             assert result.high == np.inf
         for result in (ball, ball + one, one - ball, ball * one, one / ball):
             assert result.low == -np.inf

@@ -129,7 +129,9 @@ def test_what_is_used_is_true_and_what_is_demanded_is_enough(kind: str, held: st
 def test_a_defended_set_may_be_empty() -> None:
     rng = np.random.default_rng(1)
     for kind in KINDS:
-        setting = setting_of(random_sae(rng, kind), np.ones(D), "defended", "h", None, Clamp("drop-error", (), (), "all"))
+        setting = setting_of(
+            random_sae(rng, kind), np.ones(D), "defended", "h", None, Clamp("drop-error", (), (), "all")
+        )
         for part in constraints_at(setting, "h"):
             assert part.equal.shape[0] == 0 or kind.startswith("topk")
 

@@ -187,6 +187,18 @@ def test_hostile_safetensors(name: str, tmp_path: Path) -> None:
         load_head(model)
 
 
+def test_a_small_file_does_not_stand_for_a_huge_model(tmp_path: Path) -> None:
+    """Ten thousand more names for the bytes of one tensor would have to be hashed ten thousand times."""
+    model = tiny_model(tmp_path / "model") / "model.safetensors"
+    (length,) = struct.unpack("<Q", model.read_bytes()[:8])
+    header, body = json.loads(model.read_bytes()[8 : 8 + length]), model.read_bytes()[8 + length :]
+    load_head(model.parent)
+    many = {f"x{i}": entry([len(body)], 0, len(body), "U8") for i in range(10_000)}
+    model.write_bytes(container({**header, **many}, body))
+    with pytest.raises(Rejected, match="exactly once"):
+        load_head(model.parent)
+
+
 @pytest.mark.parametrize("kind", ["nan", "infinite", "integer", "shape", "missing", "extra"])
 def test_tensors_that_are_no_weights(kind: str, tmp_path: Path) -> None:
     sae = tiny_sae(tmp_path / "sae")
