@@ -98,6 +98,9 @@ def build_problems(case: Case, directory: Path) -> dict[str, Any]:
             "features": list(choice.clamp.features),
             "valid_flips": choice.flips,
             "of_fresh_prompts": choice.fresh,
+            "valid_flips_in_choice": choice.flips_in_choice,
+            "of_prompts_in_choice": choice.tried_in_choice,
+            "quantiles_of_prompts": list(case.clamps[plan.folder].spread),
             "radius": choice.radius,
             "first_order_bypass_radii": list(choice.estimates),
         }
@@ -159,8 +162,13 @@ def build(case: Case, root: Path, stages: Sequence[str]) -> None:
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for stage in stages:
         measured = STAGES[stage](case, directory)
-        report = {"behaviour": case.grammar.behaviour} | report | {stage: measured}
+        report = _only_stages(case, report | {stage: measured})
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _only_stages(case: Case, report: dict[str, Any]) -> dict[str, Any]:
+    """The report in the order of `STAGES`, whichever ran last, and without what no stage writes any more."""
+    return {"behaviour": case.grammar.behaviour} | {stage: report[stage] for stage in STAGES if stage in report}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Chooses the clamp of a problem, its prompts and its radius, all by measurement on the trained model.
 
 Features are ranked by attribution: activation times the gradient of the readout along the feature's decoder row,
-summed over positions and averaged over prompts. The clamp is the shortest prefix of the ranking that flips enough fresh
-prompts.
+summed over positions and averaged over prompts. The clamp is the shortest prefix of the ranking that flips enough of
+the prompts tried; how often it flips is then counted on others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ClampPlan:
         value: the value or the factor.
         rank_by: `promotes` ranks features by how much they favour the behaviour where it shows, `opposes` by how much
             they disfavour it there, `contrast` by how much more they favour it there than on contrast prompts.
-        flip_share: stop at the shortest prefix of the ranking that flips this share of fresh prompts.
+        flip_share: stop at the shortest prefix of the ranking that flips this share of the prompts tried.
         positions: where the clamp acts.
         spread: quantiles of the estimated bypass radius among the flips, between which the eight prompts lie.
 
@@ -64,8 +64,11 @@ class Choice:
         clamp: what is clamped.
         examples: the prompts of the problem, all valid flips.
         radius: relative to the norm of the defended state.
-        flips: valid flips among `fresh` random prompts that show the behaviour.
+        flips: valid flips among `fresh` random prompts that show the behaviour and had no part in the choice.
         fresh: how many were tried.
+        flips_in_choice: valid flips among the `tried_in_choice` prompts by which the clamp's size was chosen, and of
+            which the examples are some: biased upwards.
+        tried_in_choice: how many those were.
         estimates: first-order bypass radius of each example, relative to the norm of the defended state.
 
     """
@@ -75,6 +78,8 @@ class Choice:
     radius: float
     flips: int
     fresh: int
+    flips_in_choice: int
+    tried_in_choice: int
     estimates: tuple[float, ...]
 
 
@@ -164,6 +169,13 @@ def bypass_estimates(sae: SAE, m: Measurement) -> Tensor:
     return torch.stack(estimates)
 
 
+def _distinct(grammar: Grammar, rng: random.Random, without: Sequence[Example] = ()) -> list[Example]:
+    """Random examples that show the behaviour, each prompt once and none of `without`: at most `N_FRESH`."""
+    drawn = {e.prompt: e for e in (grammar.showing(rng) for _ in range(N_FRESH))}
+    excluded = {e.prompt for e in without}
+    return [e for prompt, e in drawn.items() if prompt not in excluded]
+
+
 def choose(
     model: Model, sae: SAE, hook: str, grammar: Grammar, plan: ClampPlan, seed: int = 3, n_prompts: int = 8
 ) -> Choice:
@@ -175,20 +187,20 @@ def choose(
     """
     rng = random.Random(seed)
     order = ranking(model, sae, hook, grammar, rng, plan.rank_by)
-    fresh = list({e.prompt: e for e in (grammar.showing(rng) for _ in range(N_FRESH))}.values())
+    tried = _distinct(grammar, rng)
     best: tuple[int, Clamp, Measurement] | None = None
     for size in SIZES:
         clamp = plan.clamp(order[:size])
-        m = measure(model, sae, hook, fresh, clamp)
+        m = measure(model, sae, hook, tried, clamp)
         flips = int(valid_flips(m).sum())
         if best is None or flips > best[0]:
             best = flips, clamp, m
-        if flips >= plan.flip_share * len(fresh):
+        if flips >= plan.flip_share * len(tried):
             break
     assert best is not None
     flips, clamp, m = best
     if flips < n_prompts:
-        raise RuntimeError(f"{grammar.name} at {hook}: the best clamp flips {flips} of {len(fresh)} prompts")
+        raise RuntimeError(f"{grammar.name} at {hook}: the best clamp flips {flips} of {len(tried)} prompts")
     estimates = bypass_estimates(sae, m)
     flipped = valid_flips(m).nonzero()[:, 0]
     flipped = flipped[estimates[flipped].argsort(stable=True)]
@@ -196,11 +208,14 @@ def choose(
     places = torch.linspace(low * (flips - 1), high * (flips - 1), n_prompts).round().long()
     chosen = flipped[places].tolist()
     median = float(estimates[chosen].median())
+    fresh = _distinct(grammar, rng, without=tried)
     return Choice(
         clamp=clamp,
-        examples=tuple(fresh[i] for i in chosen),
+        examples=tuple(tried[i] for i in chosen),
         radius=min(RADII, key=lambda r: abs(r - median)),
-        flips=flips,
+        flips=int(valid_flips(measure(model, sae, hook, fresh, clamp)).sum()),
         fresh=len(fresh),
+        flips_in_choice=flips,
+        tried_in_choice=len(tried),
         estimates=tuple(round(float(estimates[i]), 4) for i in chosen),
     )

@@ -38,8 +38,8 @@ MODELS = """
 Accuracy is greedy, on 500 fresh prompts: the first token of the answer, and the whole completion. Held out are pairs of
 object and jailbreak frame that training never saw; the other grammars hold nothing out.
 
-| case | architecture | parameters | steps | first token | whole completion | held out, whole completion |
-| --- | --- | --- | --- | --- | --- | --- |
+| case | architecture | parameters | kB | steps | first token | whole completion | held out, whole completion |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 SAES = """
@@ -50,22 +50,26 @@ features; dead: share of features that were never active. `batchtopk` is the for
 JumpReLU SAE with one constant threshold, here put on a trained TopK SAE. In training and in these figures, the last
 position of each prompt is counted four times. SAEs of large models usually fit far worse than these.
 
-| case | SAE | hook | architecture | features | FVU | error | L0 | dead |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| case | SAE | hook | architecture | features | kB | FVU | error | L0 | dead |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 CLAMPS = """
 ## Clamps and prompts
 
 A valid flip is a prompt on which the base model shows the behaviour and the clamped model does not, both by at least
-0.05 in the readout. Counted over random prompts that should show the behaviour, before the eight of the problem were
-chosen: they are spread over the flips by their estimated bypass radius, which is |readout| over the length of the
-readout's gradient orthogonal to the active features' encoder columns, over ||h||. The radius of the problem is the
-round number nearest to the median estimate, so that about half of the prompts lie on either side. It is not a budget
-that anybody claims to be safe.
+0.05 in the readout. The size of the clamp was chosen on some 200 random prompts that should show the behaviour ("when
+choosing", biased upwards); "fresh" counts others, which had no part in the choice. Many prompts are no flips: these
+clamps suppress the behaviour where they do, not everywhere.
 
-| case | problem | clamp | features | valid flips | radius / norm of h | estimates, smallest to largest |
-| --- | --- | --- | --- | --- | --- | --- |
+The eight prompts of a problem are flips among those used for choosing, spread evenly in rank by their estimated bypass
+radius, between the quantiles given: |readout| over the length of the readout's gradient orthogonal to the active
+features' encoder columns, over ||h||. The radius of the problem is the round number nearest to the median estimate of
+its prompts. So that verdicts differ within a problem is arranged, and neither the share of certified prompts nor the
+radius says how safe a clamp is.
+
+| case | problem | clamp | features | flips, fresh | when choosing | radius / norm of h | estimates | quantiles |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -76,15 +80,16 @@ def render(reports: Mapping[str, Mapping[str, Any]]) -> str:
         m = report["model"]
         held_out = f"{m['held_out_whole_completion']:.1%}" if name == "refusal" else "-"
         parts.append(
-            f"| `{name}` | {ARCHITECTURE[name]} | {m['parameters']:,} | {m['steps']} | {m['fresh_first_token']:.1%} | "
-            f"{m['fresh_whole_completion']:.1%} | {held_out} |\n"
+            f"| `{name}` | {ARCHITECTURE[name]} | {m['parameters']:,} | {report['kilobytes']['model']} | "
+            f"{m['steps']} | {m['fresh_first_token']:.1%} | {m['fresh_whole_completion']:.1%} | {held_out} |\n"
         )
     parts.append(SAES)
     for name, report in reports.items():
         for folder, s in report["saes"].items():
             parts.append(
-                f"| `{name}` | `{folder}` | `{s['hook']}` | {s['architecture']} | {s['features']} | {s['fvu']:.4f} | "
-                f"{s['mean_error_norm']:.3f} | {s['l0']:.1f} | {s['dead']:.0%} |\n"
+                f"| `{name}` | `{folder}` | `{s['hook']}` | {s['architecture']} | {s['features']} | "
+                f"{report['kilobytes'][folder]} | {s['fvu']:.4f} | {s['mean_error_norm']:.3f} | "
+                f"{s['l0']:.1f} | {s['dead']:.0%} |\n"
             )
     parts.append(CLAMPS)
     for name, report in reports.items():
@@ -93,14 +98,22 @@ def render(reports: Mapping[str, Mapping[str, Any]]) -> str:
             estimates = c["first_order_bypass_radii"]
             parts.append(
                 f"| `{name}` | `problem_{folder.removeprefix('sae_')}.toml` | {operation} | {len(c['features'])} | "
-                f"{c['valid_flips']} of {c['of_fresh_prompts']} | {c['radius']:g} | "
-                f"{min(estimates):.3f} to {max(estimates):.3f} |\n"
+                f"{c['valid_flips']} of {c['of_fresh_prompts']} | "
+                f"{c['valid_flips_in_choice']} of {c['of_prompts_in_choice']} | {c['radius']:g} | "
+                f"{min(estimates):.3f} to {max(estimates):.3f} | {' to '.join(map(str, c['quantiles_of_prompts']))} |\n"
             )
     return "".join(parts)
 
 
 def read_reports(root: Path) -> dict[str, dict[str, Any]]:
-    """The training reports of all cases below `root` that are complete, in the order of `CASES`."""
+    """The training reports of all cases below `root` that are complete, in the order of `CASES`, with file sizes."""
     paths = {name: root / name / "training_report.json" for name in CASES}
     found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
-    return {name: report for name, report in found.items() if {"model", "saes", "problems"} <= report.keys()}
+    complete = {name: report for name, report in found.items() if {"model", "saes", "problems"} <= report.keys()}
+    return {name: report | {"kilobytes": _kilobytes(root / name, report)} for name, report in complete.items()}
+
+
+def _kilobytes(case: Path, report: Mapping[str, Any]) -> dict[str, int]:
+    """Sizes of the weight files in kB, of 1000 bytes."""
+    files = {"model": case / "model.safetensors"} | {s: case / s / "sae_weights.safetensors" for s in report["saes"]}
+    return {name: round(path.stat().st_size / 1000) for name, path in files.items()}

@@ -90,7 +90,7 @@ class _Search:
         cell, norm = self.instance.outer, self.instance.final_norm
         if t <= 1e-14 * self.size:
             return worst_case(cell, self.w, radius).delta
-        best, shortest = -np.inf, np.inf
+        best, shortest, before = -np.inf, np.inf, delta
         for _ in range(200):
             z, rho = self.at(delta)
             value = float(self.w @ z) - t * rho
@@ -99,13 +99,14 @@ class _Search:
             if norm.centred:
                 target = target + delta.mean()
             moved = self.further(t, radius, delta, project(cell, target, radius))
+            moved = self.further(t, radius, before, moved)  # straight across a zigzag
             step = float(np.linalg.norm(moved - delta))
             if value <= best + 1e-15 * self.size * rho:
                 # Values tell no more. Off the sphere the proof needs delta itself: go on while steps get shorter.
                 if step >= shortest or np.linalg.norm(delta) >= radius * (1.0 - 1e-9):
                     break
                 shortest = step
-            best, delta = max(best, value), moved
+            best, before, delta = max(best, value), delta, moved
         return delta
 
     def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
@@ -118,11 +119,11 @@ class _Search:
         a, b, c = float(along @ along), float(along @ here[0]), here[1] ** 2
         gain = float(self.w @ along)
         most = _ball_exit(start, step, radius)
-        if not (a > 0 and gain > 0 and most > 1):
+        if not (a > 0 and most > 1):
             return end
         room = t * t * a - gain * gain
         spread = max(a * c - b * b, 0.0)
-        length = (gain * np.sqrt(spread / room) - b) / a if room > 0 else np.inf
+        length = (gain * np.sqrt(spread / room) - b) / a if room > 0 else np.copysign(np.inf, gain)
         if length <= 1:
             return end
         for half in cell.half_spaces:
@@ -185,14 +186,15 @@ class _Search:
     def least_level(self, radius: float) -> _Level:
         """The smallest level that this method proves, raised by RAISE; never above the cap.
 
-        `excess` is convex and falls, so Newton's method from below does not overshoot; a bracket guards against rounding.
+        `excess` is convex and falls, so Newton's method from below does not overshoot. A bracket guards against rounding,
+        and against kinks, where it is slow.
         """
         lift = RAISE * self.size
         delta = np.zeros_like(self.w)
         z, rho = self.at(delta)
         t = float(self.w @ z) / rho
         low, proven = -np.inf, None
-        for _ in range(60):
+        for count in range(100):
             found = self.level(t, radius, delta)
             step = found.excess / found.rho
             if step <= -0.5 * lift:
@@ -202,12 +204,16 @@ class _Search:
                     break
             else:
                 low, delta = max(low, t), found.delta
-            t += step + lift
-            if proven is not None:
-                if proven.t - low <= 2 * lift:
-                    break
-                if not low < t < proven.t:
-                    t = 0.5 * (max(low, -self.size) + proven.t)
+            newton = t + step + lift
+            slow = count >= 8
+            if proven is None:
+                t = t + (step + lift) * 2.0 ** (count - 8) if slow else newton
+            elif proven.t - low <= 2 * lift:
+                break
+            elif low < newton < proven.t and not (slow and count % 2):
+                t = newton
+            else:
+                t = 0.5 * (max(low, -self.size) + proven.t)
             t = min(t, self.size * (1.0 + 1e-12) + lift)
         if proven is None:
             proven = self.level(self.size * (1.0 + 1e-12) + lift, radius, delta)

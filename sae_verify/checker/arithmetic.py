@@ -65,13 +65,17 @@ class Ball:
     def low(self) -> Array:
         """A lower bound, entry by entry: -inf where nothing is known, never NaN or inf."""
         value = self.mid - self.rad
-        return np.where(np.isfinite(value), np.where(self.rad == 0, value, np.nextafter(value, -np.inf)), -np.inf)
+        if not np.isfinite(value).all():
+            return np.where(np.isfinite(value), np.nextafter(value, -np.inf), -np.inf)
+        return np.nextafter(value, -np.inf) if self.rad.any() else value
 
     @property
     def high(self) -> Array:
         """An upper bound, entry by entry: inf where nothing is known, never NaN or -inf."""
         value = self.mid + self.rad
-        return np.where(np.isfinite(value), np.where(self.rad == 0, value, np.nextafter(value, np.inf)), np.inf)
+        if not np.isfinite(value).all():
+            return np.where(np.isfinite(value), np.nextafter(value, np.inf), np.inf)
+        return np.nextafter(value, np.inf) if self.rad.any() else value
 
     @property
     def magnitude(self) -> Array:
@@ -161,6 +165,8 @@ def norm(x: Ball) -> Ball:
         return Ball.exact(0.0)
     if not np.isfinite(largest):
         return Ball(np.asarray(np.inf), np.asarray(np.inf))
+    if 2.0**-200 < largest < 2.0**200:  # squares neither overflow nor vanish
+        return sqrt(squared_norm(x))
     scale = 2.0 ** max(-1000, min(1000, int(np.frexp(largest)[1])))
     # A division by a power of two is exact but for underflow, which the added radius covers.
     shrunk = Ball(x.mid / scale, up(x.rad / scale))

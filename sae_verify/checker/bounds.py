@@ -36,7 +36,7 @@ def _final_norm(setting: Setting, step: BoundStep) -> None:
         raise Rejected(f"{setting.blocks_after} blocks lie between the hook and the final norm")
     w, constant = setting.readout(step.against)
     t = float((Ball.exact(step.value) - constant).low)
-    zh, radius = setting.centre(setting.h), Ball.exact(step.radius)
+    zh, radius = setting.centred_h, Ball.exact(step.radius)
     held, cost = setting.held(step.multipliers)
     if t >= 0:
         # rho(z) >= q.z + q0 sqrt(d eps0) for every |q|^2 + q0^2 <= 1.

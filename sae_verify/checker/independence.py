@@ -17,9 +17,11 @@ def rescaled(rows: Array) -> Array:
     scaled = np.ldexp(kept, -np.frexp(np.abs(kept).max(axis=1, initial=0.0))[1][:, None]) if kept.size else kept
     if not (np.ldexp(scaled, np.frexp(np.abs(kept).max(axis=1, initial=0.0))[1][:, None]) == kept).all():
         raise Rejected("a held row spans too many orders of magnitude to be scaled exactly")
-    first = [np.flatnonzero(row)[0] for row in scaled]
-    signs = np.array([np.sign(row[i]) for row, i in zip(scaled, first, strict=True)])
-    return np.unique(scaled * signs[:, None], axis=0) if scaled.size else scaled
+    if not scaled.size:
+        return scaled
+    signs = np.sign(scaled[np.arange(len(scaled)), (scaled != 0).argmax(axis=1)])
+    upright = scaled * signs[:, None] + 0.0  # no negative zeros, so that equal rows have equal bytes
+    return upright[list({row.tobytes(): i for i, row in enumerate(upright)}.values())]
 
 
 def _defect(left: Array, right: Array) -> float:
@@ -47,15 +49,13 @@ def spans_everything(rows: Array) -> bool:
     return bool(_defect(_inverse(rows), rows) < 1.0)
 
 
-def correction(rows: Array, residual: Ball) -> float:
-    """An upper bound of the length of some c with `rows @ c = residual`, for (n, d) rows.
+def reach(rows: Array) -> float:
+    """An upper bound k such that every r has some c with `rows @ c = r` and ||c|| <= k ||r||, for (n, d) rows.
 
-    Theorem: witness-nearby. With R an approximate right inverse and E = rows R - I, ||E|| < 1, c = R (I + E)^-1
-        residual.
+    Theorem: witness-nearby. With R an approximate right inverse and E = rows R - I, ||E|| < 1, c = R (I + E)^-1 r.
 
     Raises:
         Rejected: the rows are not provably independent.
-
     """
     if rows.shape[0] == 0:
         return 0.0
@@ -65,5 +65,4 @@ def correction(rows: Array, residual: Ball) -> float:
     defect = _defect(rows, inverse)
     if not defect < 0.5:
         raise Rejected("the held equalities are not provably independent, so no exact point is known near the witness")
-    length = norm(Ball.exact(inverse.ravel())) * norm(residual) / (Ball.exact(1.0) - Ball.exact(defect))
-    return float(length.high)
+    return float((norm(Ball.exact(inverse.ravel())) / (Ball.exact(1.0) - Ball.exact(defect))).high)

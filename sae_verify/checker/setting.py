@@ -79,6 +79,11 @@ class Setting:
         return self.x + write(self.sae, change, features, self.x)
 
     @cached_property
+    def centred_h(self) -> Ball:
+        """P h: what the final norm sees of h."""
+        return self.centre(self.h)
+
+    @cached_property
     def error_term(self) -> Ball:
         """E = x - D(E(x)), (d,)."""
         return self.x - decode(self.sae, self.full_state("x").value, self.x)
@@ -132,6 +137,12 @@ class Setting:
 
         For one token against all others, `against` names the member of the family; it bounds the minimum.
         """
+        cache = self.__dict__.setdefault("_readouts", {})
+        if against not in cache:
+            cache[against] = self._readout(against)
+        return cache[against]
+
+    def _readout(self, against: int | None) -> tuple[Ball, Ball]:
         readout = self.certificate.problem.readout
         if readout.kind == "logit-difference":
             if against is not None:

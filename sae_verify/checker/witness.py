@@ -14,7 +14,7 @@ from .arithmetic import Array, Ball, combine, norm, sqrt, up
 from .bounds import final_state, value_at
 from .errors import Rejected
 from .format import WitnessStep
-from .independence import correction, rescaled
+from .independence import reach, rescaled
 from .sae import State, decoder_norms
 from .setting import Setting
 
@@ -52,23 +52,48 @@ class Constraints:
     strict: bool
 
 
+@dataclass(frozen=True, eq=False)
+class HeldSet:
+    """Everything that a witness must keep, at all points, prepared once for all witnesses of a certificate.
+
+    Attributes:
+        equal: (n, d) rows, rescaled and distinct.
+        reach: every r has a c with `equal @ c = r` and ||c|| <= reach ||r||.
+        parts: constraint sets with half-spaces. lengths: upper bounds of their rows' norms.
+    """
+
+    equal: Array
+    reach: float
+    parts: tuple[Constraints, ...]
+    lengths: tuple[Array, ...]
+
+
+def held_set(setting: Setting) -> HeldSet:
+    """The held set of a problem, computed once."""
+    cache = setting.__dict__.setdefault("_held_set", {})
+    if not cache:
+        parts = [part for point in setting.points for part in constraints_at(setting, point)]
+        equal = rescaled(np.concatenate([np.zeros((0, setting.head.d_model)), *(part.equal for part in parts)]))
+        bounded = tuple(part for part in parts if part.upper.size)
+        # The sum of squares of denormal-sized entries may vanish; the constant covers it.
+        lengths = (np.sqrt(np.einsum("nd,nd->n", p.upper, p.upper)) * (1 + 2.0**-30) + 2.0**-500 for p in bounded)
+        cache["held"] = HeldSet(equal, reach(equal), bounded, tuple(lengths))
+    return cache["held"]
+
+
 def check_witness(setting: Setting, step: WitnessStep) -> AcceptedWitness:
     """Accept the witness or say why not."""
     d = setting.head.d_model
     if step.delta.shape != (d,):
         raise Rejected(f"a witness has shape {step.delta.shape}, not ({d},)")
     delta = Ball.exact(step.delta)
-    parts = [part for point in setting.points for part in constraints_at(setting, point)]
-    equal = rescaled(np.concatenate([np.zeros((0, d)), *(part.equal for part in parts)]))
-    slack = correction(equal, combine(delta, Ball.exact(equal.T))) if equal.size else 0.0
-    for part in parts:
-        if not part.upper.size:
-            continue
+    held = held_set(setting)
+    slack = 0.0
+    if held.equal.size:
+        slack = float((Ball.exact(held.reach) * norm(combine(delta, Ball.exact(held.equal.T)))).high)
+    for part, length in zip(held.parts, held.lengths, strict=True):
         moved = combine(delta, Ball.exact(part.upper.T)).high
-        # An upper bound of every row's length; the sum of squares of denormal-sized entries may vanish.
-        length = np.sqrt(np.einsum("nd,nd->n", part.upper, part.upper)) * (1 + 2.0**-30) + 2.0**-500
-        reach = length * slack
-        margin = part.room - np.nextafter(moved + np.nextafter(reach, np.inf), np.inf)
+        margin = part.room - np.nextafter(moved + np.nextafter(length * slack, np.inf), np.inf)
         good = margin > 0 if part.strict else margin >= 0
         # A zero row moves nothing, however little room there is.
         if not (good | ~part.upper.any(axis=1)).all():

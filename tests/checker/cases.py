@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from support.tiny import tiny_model, tiny_sae
 
-from sae_verify.pipeline import certify
 from sae_verify.checker import Rejected, Report, check
 from sae_verify.model import load_model
+from sae_verify.pipeline import certify
 from sae_verify.problem import AtMost, Clamp, ErrorBall, LogitDifference, Problem, TokenAgainstAll
 from sae_verify.sae import InputScale, load_sae
 
@@ -90,9 +90,8 @@ RECIPES = {
     "jumprelu-blocks-after": Recipe("llama", "jumprelu", ErrorBall(0.5), -1.0, layers=2),
     "topk-against-all-refuted": Recipe("llama", "topk", ErrorBall(2.0, held="defended"), -4.0, TokenAgainstAll(4)),
     "jumprelu-scaled-both": Recipe("gpt2", "jumprelu", ErrorBall(0.3, held="code", at="both"), -1.5, scale=1.9),
-    "relu-elsewhere-undecided": Recipe(
-        "gpt2", "relu", ErrorBall(0.2), -2.63, clamp=Clamp.set({1: 1.0}, positions=[0]), m=12
-    ),
+    "relu-elsewhere": Recipe("gpt2", "relu", ErrorBall(0.2), -2.0, clamp=Clamp.set({1: 1.0}, positions=[0]), m=12),
+    "topk-undecided": Recipe("llama", "topk", ErrorBall(0.5, held="defended"), 3.68),
 }
 FAST = tuple(RECIPES)[:7]
 
@@ -138,7 +137,7 @@ def make_case(name: str, directory: Path) -> Case:
     return Case(name, json.loads(result.certificate.read_text()), sae, model)
 
 
-# --- changing ---------------------------------------------------------------------------------------------------------
+# --- changing -------------------------------------------------------------------------------------------------------
 
 
 def stamped(content: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +273,7 @@ def _with(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[st
     return changed
 
 
-# --- judging ----------------------------------------------------------------------------------------------------------
+# --- judging --------------------------------------------------------------------------------------------------------
 
 TOLERANCE = 1e-9
 """Of the attack, which runs in float64; the evidence itself is judged without any."""

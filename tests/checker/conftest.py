@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -14,7 +14,7 @@ from .cases import Case, make_case
 def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
     """A certificate by the name of its recipe."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def make(name: str) -> Case:
         return make_case(name, tmp_path_factory.mktemp(name))
 

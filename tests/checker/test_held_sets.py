@@ -1,6 +1,7 @@
-"""What may be held, exhaustively: small integer SAEs, full of exact ties, against the encoder on a grid of perturbations.
+"""What may be held, exhaustively: small integer SAEs, full of ties, against the encoder on a grid of perturbations.
 
-Every number is a small multiple of a power of two, so that float64 is exact and ties at thresholds and cut-offs are ties.
+Every number is a small multiple of a power of two, so that float64 is exact and ties at thresholds and cut-offs are
+ties.
 """
 
 from __future__ import annotations

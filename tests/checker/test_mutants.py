@@ -1,7 +1,8 @@
-"""Each change of a real certificate is rejected, or what it then claims is true; truth is decided without the checker."""
+"""Each change of a real certificate is rejected, or what it then claims is true, decided without the checker."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def attempt(case: Case, directory: Path, sample: int | None) -> Counter[str]:
 
 @pytest.mark.parametrize("name", FAST)
 def test_a_sample_of_mutants(name: str, case_of: Cases, tmp_path: Path) -> None:
-    count = attempt(case_of(name), tmp_path, 60)
+    count = attempt(case_of(name), tmp_path, 50)
     assert count["rejected"] > count["accepted"]
 
 
@@ -67,8 +68,9 @@ def test_all_mutants(name: str, case_of: Cases, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FAST)
 def test_without_new_stamps_every_change_is_rejected(name: str, case_of: Cases, tmp_path: Path) -> None:
     case = case_of(name)
-    every = list(mutants(case.content))
-    for _, content in random.Random(1).sample(every, 60):
+    same = json.dumps(case.content)
+    every = [content for _, content in mutants(case.content) if json.dumps(content) != same]
+    for content in random.Random(1).sample(every, 60):
         with pytest.raises(Rejected, match=r"edited|expected the keys|must be|semantics|the format"):
             case.check(content, tmp_path)
     for key in ("digest", "sha256"):

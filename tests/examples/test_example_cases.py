@@ -7,12 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from examples.training.build import BUNDLED, SUMS, write_sums
+from examples.training.build import BUNDLED, STAGES, SUMS, write_sums
 from examples.training.cases import CASES
 from examples.training.describe import read_reports, render
 from examples.training.train_model import accuracy
+from sae_verify.model import encode_prompts, run, token_id
 from sae_verify.problem_file import load_problem
 from sae_verify.sae import JumpReLUSAE, TopKSAE, load_sae
+from sae_verify.sae.clamp import apply_clamp
 
 PROBLEMS = sorted(BUNDLED.glob("*/problem_*.toml"))
 each_case = pytest.mark.parametrize("name", CASES)
@@ -118,6 +120,33 @@ def test_prompts_are_valid_flips(path):
     assert len(set(load_problem(path).prompts)) == len(base) == 8
     assert min(base) > 0
     assert max(defended) < 0
+
+
+@each_problem
+def test_prompts_are_valid_flips_for_the_toolkit_too(path):
+    problem = load_problem(path)
+    prompts = encode_prompts(problem.model, problem.prompts)
+    tokens = [[token_id(problem.model, t) for t in (r.positive, r.negative)] for r in problem.readouts]
+
+    def edit(x):
+        return apply_clamp(problem.sae, problem.clamp, x, prompts.lengths)
+
+    found = []
+    for change in (None, edit):
+        logits = run(problem.model, prompts, problem.hook_point, change).logits  # (prompts, vocabulary)
+        found.append(torch.stack([row[a] - row[b] for row, (a, b) in zip(logits, tokens, strict=True)]))
+    base, defended = found
+    assert base.min() > 0
+    assert defended.max() <= problem.claim.tau
+    if path.parent.name != "refusal":  # transformers' logits are soft-capped there, the toolkit's are not
+        assert base.tolist() == pytest.approx(readouts(path, clamped=False), abs=1e-3)
+        assert defended.tolist() == pytest.approx(readouts(path, clamped=True), abs=1e-3)
+
+
+def test_reports_hold_what_the_stages_measure_and_nothing_else():
+    for name in CASES:
+        report = json.loads((BUNDLED / name / "training_report.json").read_text())
+        assert list(report) == ["behaviour", *STAGES]
 
 
 def test_control_holds_every_direction():

@@ -235,6 +235,7 @@ def save_sae(sae: SAE, directory: Path | str) -> Path:
         try:
             save_file(sae.tensors(), temporary / WEIGHTS)
             (temporary / CONFIG).write_text(json.dumps(_config(sae), indent=2) + "\n", encoding="utf-8")
+            (temporary / WEIGHTS).chmod(0o644)  # save_file writes for the owner alone
             temporary.chmod(0o755)
             _swap(temporary, target)
         finally:
