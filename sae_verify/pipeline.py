@@ -134,7 +134,9 @@ def _bounds(instance: Instance) -> tuple[Bound, ...]:
             found.append(largest)
         if here.radius is None and here.value <= instance.tau:
             break  # proven for every radius
-    return tuple(found)
+    least = min(b.value for b in found if b.radius is None or b.radius >= radius)
+    # A bound that neither meets the claim nor is the best at the radius would only cost the checker time.
+    return tuple(b for b in found if b.value <= max(least, instance.tau))
 
 
 def _certified_radius(bounds: tuple[Bound, ...], tau: float) -> float:

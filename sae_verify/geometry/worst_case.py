@@ -120,8 +120,9 @@ class _Face:
                 continue
             aim = theta * line.pull - line.back
             if (aim <= 0).any():  # as far as multipliers stay non-negative, then without the first that would not
-                here = self.weight[on]
-                share = np.where(aim <= 0, here / np.maximum(here - aim, 1e-300), np.inf)
+                here, share = self.weight[on], np.full(len(on), np.inf)
+                falls = aim <= 0
+                share[falls] = here[falls] / (here[falls] - aim[falls])  # here is positive
                 self.weight[on] = np.maximum(here + share.min() * (aim - here), 0.0)
                 self.weight[on[share.argmin()]] = 0.0
                 continue
