@@ -109,6 +109,7 @@ def attack(batch: Batch, radii: Array, settings: Pgd, hint: Array | None = None)
         hint: (B, d) a further starting point.
 
     """
+    batch = batch.within(radii)
     generator = np.random.default_rng(settings.seed)
     width = batch.h.shape[1]
     starts = [first_order(batch, radii)] + ([hint] if hint is not None else [])

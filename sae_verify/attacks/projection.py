@@ -33,9 +33,13 @@ def project_batch(batch: Batch, points: Array, radii: Array) -> Array:
     shrunk = shrunk * np.minimum(1.0, radii[:, None, None] / np.maximum(length, 1e-300))
     outside = np.zeros(shrunk.shape[:2], dtype=bool)
     for families in zip(*(cell.half_spaces for cell in cells), strict=True):
-        first = families[0]  # the normals are the SAE's encoder columns, the same for every prompt
-        slack = np.stack([half.slack for half in families])[:, None]  # (B, 1, d_sae)
-        outside |= (first.sign * (shrunk @ first.normals.T) > slack).any(axis=2)
+        first = families[0]
+        if all(half.features is None for half in families):  # the encoder columns, the same for every prompt
+            slack = np.stack([half.slack for half in families])[:, None]  # (B, 1, d_sae)
+            outside |= (first.sign * (shrunk @ first.normals.T) > slack).any(axis=2)
+            continue
+        for b, half in enumerate(families):
+            outside[b] |= (half.sign * (shrunk[b] @ half.normals.T) > half.slack).any(axis=1)
     for b, r in zip(*np.nonzero(outside), strict=True):
         shrunk[b, r] = inside(cells[b], project(cells[b], points[b, r], float(radii[b])), float(radii[b]))
     return shrunk

@@ -69,6 +69,8 @@ def smallest_radius(
     limit = settings.largest * np.array([instance.norm_h for instance in batch.instances])
     best = _Shortest(tau, np.full(count, np.inf), np.zeros((count, width)))
     best.record(everything, known.delta, known.value)
+    limit = np.minimum(limit, 1.001 * best.length)  # only what is shorter is looked for
+    batch = batch.within(limit)
     for start in (np.zeros((count, width)), known.delta):
         _newton(batch, best, everything, start, limit, tick)
     _widen(batch, best, settings, limit, tick)

@@ -13,14 +13,14 @@ stationary point, takes q or s there, and finds the least level by Newton's meth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.optimize import brentq, minimize
 
 from sae_verify.bounds.bound import Bound, Multipliers
-from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.held_cell import Array, within
 from sae_verify.geometry.instance import Instance
 from sae_verify.geometry.worst_case import LinearOptimum, project, worst_case
 
@@ -229,7 +229,13 @@ class _Search:
             radius=radius,
             value=value,
             against=against,
-            multipliers=Multipliers(found.optimum.equal, found.optimum.upper),
+            multipliers=Multipliers(
+                found.optimum.equal,
+                tuple(
+                    (half.named(rows), weights)
+                    for half, (rows, weights) in zip(self.instance.outer.half_spaces, found.optimum.upper, strict=True)
+                ),
+            ),
             tangent=found.tangent,
             secant=found.secant,
             mean=found.mean,
@@ -279,6 +285,7 @@ class FinalNormBound:
 
     def bound(self, instance: Instance, radius: float) -> Bound:
         """The least proven bound at this radius."""
+        instance = replace(instance, outer=within(instance.outer, radius))
         choices = []
         for against in instance.members(FAMILY):
             search = _Search.of(instance, against)

@@ -42,15 +42,24 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HalfSpaces:
-    """`sign * normals[j] .
+    """`sign * normals[j] @ delta <= slack[j]` for every row j with finite slack.
 
-    delta <= slack[j]` for every feature j with finite slack; the normals are shared, not copied.
+    Attributes:
+        point, sign: where it is held, and the direction.
+        normals: (n, d), shared with the SAE's weights unless rows were left out.
+        slack: (n,), inf where there is no constraint.
+        features: (n,) the feature of each row; None when row j is feature j.
     """
 
     point: Point
     sign: float
-    normals: Array  # (d_sae, d)
-    slack: Array  # (d_sae,), inf where there is no constraint
+    normals: Array
+    slack: Array
+    features: Indices | None = None
+
+    def named(self, rows: Indices) -> Indices:
+        """The features of some rows."""
+        return rows if self.features is None else self.features[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +104,23 @@ class HeldCell:
         for _ in range(2):
             v = v - (v @ self.basis) @ self.basis.T
         return v
+
+
+WORTHWHILE = 4096
+"""Half-spaces from which on leaving some out pays for copying the others."""
+
+
+def within(cell: HeldCell, radius: float) -> HeldCell:
+    """The same set inside the ball of this radius, without half-spaces that the ball cannot reach."""
+    families = []
+    for half in cell.half_spaces:
+        if len(half.slack) < WORTHWHILE:
+            families.append(half)
+            continue
+        rows = np.flatnonzero(half.slack < radius * (1.0 + 1e-9) * np.linalg.norm(half.normals, axis=1))
+        near = HalfSpaces(half.point, half.sign, half.normals[rows], half.slack[rows], half.named(rows))
+        families.append(near if len(rows) < 0.5 * len(half.slack) else half)
+    return HeldCell(cell.width, cell.equal, cell.rows, tuple(families))
 
 
 def held_cell(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, h: Array, side: Side) -> HeldCell:

@@ -5,6 +5,7 @@ A problem becomes a `Batch`: two runs of the real model (plain and clamped), one
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_verify.errors import InputError, TokenError
-from sae_verify.geometry.held_cell import Array, HalfSpaces, HeldCell, held_cell
+from sae_verify.geometry.held_cell import Array, HeldCell, held_cell, within
 from sae_verify.model import Edit, Prompts, Run, Tail, encode_prompts, make_tail, run, token_id
 from sae_verify.model.operations import LayerNorm
 from sae_verify.problem import LogitDifference, Problem, Readout
@@ -152,6 +153,14 @@ class Batch:
             return None
         positive = self.tail.unembed[[r.positive for r in readouts]]
         return positive - self.tail.unembed[[r.negative for r in readouts]]
+
+    def within(self, radii: Array) -> Batch:
+        """The same with inner cells that leave out what no ball of these radii, (B,), reaches."""
+        near = (
+            dataclasses.replace(instance, inner=within(instance.inner, float(radius)))
+            for instance, radius in zip(self.instances, radii, strict=True)
+        )
+        return dataclasses.replace(self, instances=tuple(near))
 
     def select(self, indices: list[int]) -> Batch:
         """The same for some prompts."""
@@ -295,5 +304,5 @@ def _with_room(cell: HeldCell, length: float) -> HeldCell:
     families = []
     for half in cell.half_spaces:
         margin = RUN_ROUNDING * length * np.linalg.norm(half.normals, axis=1)
-        families.append(HalfSpaces(half.point, half.sign, half.normals, np.maximum(half.slack - margin, 0.0)))
+        families.append(dataclasses.replace(half, slack=np.maximum(half.slack - margin, 0.0)))
     return HeldCell(cell.width, cell.equal, cell.rows, tuple(families))

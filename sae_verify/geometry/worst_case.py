@@ -168,7 +168,9 @@ class _Face:
         _, r, order = qr(self.columns[:, on], mode="economic", pivoting=True)
         diagonal = np.zeros(len(on))
         diagonal[: min(r.shape)] = np.abs(np.diag(r))
-        self.weight[on[order[diagonal <= 2 * DEPENDENT]]] = 0.0
+        dependent = diagonal <= 2 * DEPENDENT
+        dependent[-1] |= not dependent.any()
+        self.weight[on[order[dependent]]] = 0.0
 
     def nearest(self, c: Array, theta: float) -> Array:
         """Nearest point of the whole cell to theta c."""

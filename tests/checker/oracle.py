@@ -249,15 +249,16 @@ class Claim:
     def kept(self, delta: np.ndarray) -> bool:
         """Whether delta moves nothing that is held, asked of the encoder itself."""
         threat, sae = self.problem["threat"], self.sae
+        same = SAME * (1 + length(delta))
         if threat["held"] == "preactivations":
-            return all(abs(sum(sae["W_enc"][:, j] * delta)) < SAME for j in self.defended)
+            return all(abs(sum(sae["W_enc"][:, j] * delta)) < same for j in self.defended)
         if threat["held"] == "unreachable":
-            return all(abs(sum(row * delta)) < SAME for row in self.cell[0])
+            return all(abs(sum(row * delta)) < same for row in self.cell[0])
         if threat["held"] == "free":
             return True
         which = self.defended if threat["held"] == "defended" else list(range(len(sae["W_dec"])))
         pairs = [(self.encode(y), self.encode(y + delta)) for _, y in self.points]
-        return all(abs(a[j] - b[j]) < SAME for a, b in pairs for j in which)
+        return all(abs(a[j] - b[j]) < same for a, b in pairs for j in which)
 
 
 def evidence_holds(claim: Claim, step: dict[str, Any]) -> bool:

@@ -94,10 +94,10 @@ SPOTS = [
     *(("problem", "readout", key) for key in ("kind", "positive", "negative")),
     *(("problem", "at_most"), ("digest",), ("sha256",), ("semantics",)),
     *(
-        ("bounds", 1, key)
+        ("bounds", -1, key)
         for key in ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean")
     ),
-    *(("bounds", 1, "multipliers", "x", role, k) for role in ("equal", "upper") for k in ("features", "values")),
+    *(("bounds", -1, "multipliers", "x", role, k) for role in ("equal", "upper") for k in ("features", "values")),
     *(("witnesses", 0, key) for key in ("delta", "replay", "dtype")),
 ]
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sae_verify.checker import Rejected
 
 from .cases import FAST, RECIPES, Case, accepted, judge, mutants, semantic, stamped
+from .oracle import evidence_holds
 
 Cases = Callable[[str], Case]
 
@@ -77,3 +80,54 @@ def test_without_new_stamps_every_change_is_rejected(name: str, case_of: Cases, 
         flipped = {**case.content, key: "0" + case.content[key][1:] if case.content[key][0] != "0" else "1" * 64}
         with pytest.raises(Rejected):
             case.check(flipped, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["jumprelu-code-x-rms", "topk-code-h-layer", "gated-refuted", "jumprelu-scaled-both"])
+def test_any_evidence_proves_what_it_proves_and_no_more(name: str, case_of: Cases, tmp_path: Path) -> None:
+    """Random evidence, good for nothing: the least value it proves, found in 60 digits, is where acceptance begins."""
+    case = case_of(name)
+    rng = random.Random(0)
+    claim = case.claim(case.content)
+    proven = 0
+    for step in (step for step in case.content["bounds"] if step["method"] == "final-norm"):
+        for _ in range(6):
+            shaken = copy.deepcopy(step)
+            shaken["radius"] *= rng.uniform(0.3, 1.5)
+            if step["tangent"] is not None:
+                shaken["tangent"] = [v * rng.uniform(0.7, 1.0) for v in step["tangent"]]
+            else:
+                shaken["secant"] *= rng.uniform(0.7, 1.4)
+                shaken["mean"] = None if step["mean"] is None else rng.gauss(0, 1)
+            for roles in shaken["multipliers"].values():
+                for entry in roles.values():
+                    entry["values"] = [v * rng.uniform(0.8, 1.2) for v in entry["values"]]
+
+            def holds(value: float, shaken: dict[str, Any] = shaken) -> bool:
+                return evidence_holds(claim, {**shaken, "value": value})
+
+            low, high = step["value"] - 3.0, step["value"]
+            while not holds(high) and high < step["value"] + 50:
+                high += 0.5 * (step["value"] - low)
+            if holds(low) or not holds(high):
+                continue  # the other branch begins before anything is proven
+            for _ in range(60):
+                middle = 0.5 * (low + high)
+                low, high = (low, middle) if holds(middle) else (middle, high)
+            for value, good in ((high + 1e-9, True), (low, False), (low - 1e-12, False)):
+                content = stamped({**case.content, "bounds": [{**shaken, "value": value}], "witnesses": []})
+                assert (accepted(case, content, tmp_path) is not None) == good, (shaken, value)
+            proven += 1
+    assert proven >= 3
+
+
+def test_a_pinned_step_names_enough_equalities(case_of: Cases, tmp_path: Path) -> None:
+    case = case_of("relu-pinned")
+    (step,) = (step for step in case.content["bounds"] if step["method"] == "pinned")
+    features = step["multipliers"]["x"]["equal"]["features"]
+    d = len(case.content["x"])
+    for count in (d, d - 1, 1, 0):
+        chosen = {"features": features[:count], "values": [1.0] * count}
+        nothing: dict[str, Any] = {"features": [], "values": []}
+        roles = {"equal": chosen, "upper": nothing, "decoder": nothing}
+        content = {**case.content, "bounds": [{**step, "multipliers": {"x": roles}}], "witnesses": []}
+        assert (accepted(case, stamped(content), tmp_path) is not None) == (count == d)
