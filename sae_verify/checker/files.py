@@ -43,7 +43,7 @@ class Tensor:
     shape: tuple[int, ...]
     raw: np.ndarray
 
-    def float64(self, rows: Any = slice(None)) -> Array:
+    def float64(self, rows: Any = ...) -> Array:
         """The exact values, of some rows if asked."""
         if self.dtype not in ("F64", "F32", "F16", "BF16"):
             raise Rejected(f"a weight is stored as {self.dtype}, not as a float")

@@ -95,6 +95,7 @@ def admissible_samples(cell: HeldCell, radius: float, count: int, seed: int) -> 
     """Points of the cell and the ball, (count, d), scaled towards zero until every constraint holds with a margin."""
     rng = np.random.default_rng(seed)
     raw = cell.free_part(rng.normal(size=(count, cell.width)))
+    raw[np.linalg.norm(raw, axis=1) <= 1e-9] = 0.0  # nothing is free, and this is rounding
     raw *= radius / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-300)
     raw *= np.where(rng.random((count, 1)) < 0.5, 1.0, rng.random((count, 1)))
     for half in cell.half_spaces:

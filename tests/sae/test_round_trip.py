@@ -98,9 +98,6 @@ def test_training_saves_with_one_threshold_run_as_jumprelu(architecture, tmp_pat
     assert sae.threshold.tolist() == [0.1 + 0.2] * 24  # kept in float64, not rounded to float32
 
 
-@pytest.mark.xfail(
-    strict=True, raises=IndexError, reason="the checker's Tensor.float64 cannot read a tensor without axes"
-)
 def test_the_checker_reads_training_saves_with_one_threshold(tmp_path):
     directory = save_with_one_threshold("batchtopk", tmp_path / "sae")
     assert_agree(directory, load_sae(directory))

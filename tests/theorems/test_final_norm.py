@@ -5,6 +5,7 @@ Square roots are compared by squares, so nothing is rounded: rho, q0 and sqrt(d 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -45,23 +46,31 @@ class Norm:
         return self.p(add(self.h, self.delta))
 
 
+def near(x: float, digits: int = 1000) -> Fraction:
+    return Fraction(round(x * digits), digits)
+
+
 @st.composite
 def norms(draw: st.DrawFn) -> Norm:
+    """Any evidence; or, half of the time, evidence within a thousandth of tight."""
     layer = draw(st.booleans())
-    w = draw(vectors(D))
-    q = [x / draw(st.sampled_from([3, 4, 5, 7])) for x in draw(vectors(D))]
-    return Norm(
-        layer=layer,
-        w=centre(w) if layer else w,
-        h=draw(vectors(D)),
-        delta=[x / draw(st.sampled_from([1, 2, 8])) for x in draw(vectors(D))],
-        d_epsilon=draw(POSITIVE) / draw(st.sampled_from([1, 100])),
-        t=draw(st.fractions(-4, 4, max_denominator=4)),
-        q=q,
-        s=draw(POSITIVE),
-        m=draw(st.fractions(-2, 2, max_denominator=4)),
-        spare=draw(st.sampled_from([Fraction(0), Fraction(0), Fraction(1, 2)])),
-    )
+    w, h = draw(vectors(D)), draw(vectors(D))
+    shrink = draw(st.sampled_from([1, 2, 8]))
+    delta = [x / shrink for x in draw(vectors(D))]
+    d_epsilon = draw(POSITIVE) / draw(st.sampled_from([1, 100]))
+    w = centre(w) if layer else w
+    spare = draw(st.sampled_from([Fraction(0), Fraction(0), Fraction(1, 2)]))
+    if draw(st.booleans()):
+        t, s, m = draw(st.fractions(-4, 4, max_denominator=4)), draw(POSITIVE), draw(st.fractions(-2, 2, max_denominator=4))
+        q = [x / draw(st.sampled_from([3, 4, 5, 7])) for x in draw(vectors(D))]
+        return Norm(layer, w, h, delta, d_epsilon, t, q, s, m, spare)
+    state = add(h, delta)
+    z = centre(state) if layer else state
+    rho = math.sqrt(dot(z, z) + d_epsilon)
+    t = near(float(dot(w, z)) / rho) + draw(st.sampled_from([Fraction(i, 500) for i in (-20, -2, 0, 1, 10)]))
+    longer = draw(st.sampled_from([0.999, 0.999, 1.2]))
+    q = [near(float(x) / rho * longer) for x in z]
+    return Norm(layer, w, h, delta, d_epsilon, t, q, near(rho), near(float(sum(delta)) / D), spare)
 
 
 def above_the_level(n: Norm) -> bool:
@@ -113,12 +122,12 @@ def test_the_premises_are_met_and_missed() -> None:
 
 
 def test_a_tangent_longer_than_one_is_refuted() -> None:
-    refutation(norms(), lambda n: tangent_proves(n, short=False) and above_the_level(n), 20000)
+    refutation(norms(), lambda n: tangent_proves(n, short=False) and above_the_level(n))
 
 
 def test_a_full_root_beside_a_tangent_is_refuted() -> None:
     """Taking q0 = 1 whatever the length of q."""
-    refutation(norms(), lambda n: tangent_proves(n, root=False) and above_the_level(n), 20000)
+    refutation(norms(), lambda n: tangent_proves(n, root=False) and above_the_level(n))
 
 
 def test_a_tangent_for_a_negative_level_is_refuted() -> None:
@@ -132,7 +141,7 @@ def test_a_tangent_for_a_negative_level_is_refuted() -> None:
 
 
 def test_an_uncentred_tangent_under_a_layer_norm_is_refuted() -> None:
-    refutation(norms(), lambda n: tangent_proves(n, projected=False) and above_the_level(n), 20000)
+    refutation(norms(), lambda n: tangent_proves(n, projected=False) and above_the_level(n))
 
 
 def test_b_without_the_radius_is_refuted() -> None:
@@ -140,7 +149,7 @@ def test_b_without_the_radius_is_refuted() -> None:
 
 
 def test_b_without_the_square_of_the_mean_is_refuted() -> None:
-    refutation(norms(), lambda n: secant_proves(n, offset=False) and above_the_level(n), 20000)
+    refutation(norms(), lambda n: secant_proves(n, offset=False) and above_the_level(n))
 
 
 def test_b_with_a_mean_under_an_rms_norm_is_refuted() -> None:

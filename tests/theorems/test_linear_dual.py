@@ -42,7 +42,14 @@ def weak(draw: st.DrawFn) -> Weak:
     slack = [max(Fraction(0), dot(row, delta)) + extra for row, extra in zip(upper, room, strict=True)]
     radius = Fraction(int(np.ceil(np.sqrt(float(square))))) + draw(st.sampled_from([Fraction(0), Fraction(1, 3)]))
     assert radius**2 >= square
-    return Weak(draw(vectors(D)), delta, equal, upper, slack, radius, draw(vectors(2)), draw(vectors(2)))
+    mu, nu = draw(vectors(2)), draw(vectors(2))
+    v = draw(vectors(D))
+    if draw(st.booleans()):  # nearly tight: what is left of v is short, or points along delta
+        side = draw(st.sampled_from([1, -1]))
+        v = [x / 100 for x in draw(st.sampled_from([v, delta]))]
+        for multiplier, row in zip([*mu, *(side * max(n, Fraction(0)) for n in nu)], [*equal, *upper], strict=True):
+            v = add(v, row, multiplier)
+    return Weak(v, delta, equal, upper, slack, radius, mu, nu)
 
 
 def fails(
