@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-saelens lint types bench clean
 
 # The main job on the bundled cases: certify, attack, replay, check.
 demo: $(VENV)/.demo
@@ -14,6 +14,10 @@ demo: $(VENV)/.demo
 # Everything that must hold: lint, types, tests (slow ones included), examples.
 test: $(VENV)/.dev lint types
 	$(BIN)/python -m pytest
+
+# Differential tests against SAELens, which pulls about 1 GB: in an environment of their own.
+test-saelens: .venv-saelens/.ready
+	.venv-saelens/bin/python -m pytest -m saelens tests/sae
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,5 +43,12 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/.demo
 
+.venv-saelens/.ready: constraints.txt pyproject.toml
+	test -x .venv-saelens/bin/python || $(PYTHON) -m venv .venv-saelens
+	.venv-saelens/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	.venv-saelens/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[saelens]' pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf $(VENV) out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-saelens out .pytest_cache .ruff_cache .hypothesis

@@ -17,8 +17,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sae_verify import __version__
 from sae_verify.errors import SaeVerifyError
+from sae_verify.version import __version__
 
 EXIT = {"certified": 0, "refuted": 1, "undecided": 3, "unsupported": 5}
 

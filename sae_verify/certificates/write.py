@@ -22,6 +22,7 @@ from sae_verify.checker.format import FORMAT, SEMANTICS, VERSION
 from sae_verify.geometry.held_cell import Array, HeldCell
 from sae_verify.geometry.instance import Instance
 from sae_verify.problem import Problem
+from sae_verify.version import __version__
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,6 @@ def certificate(
     directory: Path,
 ) -> dict[str, Any]:
     """The certificate as JSON data, stamped; paths are recorded relative to `directory`."""
-    from sae_verify import __version__
-
     asked = question(problem, instance)
     x = instance.x.tolist()
     identity = {

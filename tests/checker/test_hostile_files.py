@@ -21,6 +21,7 @@ from support.tiny import tiny_model, tiny_sae
 from sae_verify.checker import Rejected, check, forget_weights
 from sae_verify.checker.model import load_head
 from sae_verify.checker.weights import load_weights
+from sae_verify.sae import InputScale
 
 from .cases import Case, stamped
 
@@ -349,6 +350,14 @@ def test_an_input_scale_where_the_sae_computes_its_own(tmp_path: Path) -> None:
     edit(sae / "cfg.json", normalize_activations="layer_norm")
     with pytest.raises(Rejected, match="input scale"):
         load_weights(sae, 2.0)
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 0.7000000000000001])
+def test_an_input_scale_that_is_not_the_recorded_one(scale: float | None, tmp_path: Path) -> None:
+    sae = tiny_sae(tmp_path / "sae", normalization=InputScale(0.7))
+    assert load_weights(sae, 0.7).input_scale == 0.7
+    with pytest.raises(Rejected, match="input scale"):
+        load_weights(sae, scale)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])
