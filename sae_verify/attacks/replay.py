@@ -52,7 +52,8 @@ def replay(batch: Batch, delta: Array) -> tuple[Replay, ...]:
         push[rows, last] = torch.from_numpy(delta).to(x.dtype)
         before, after = x, x + push
         clean = apply_clamp(problem.sae, problem.clamp, before, prompts.lengths)
-        if at == "x" and problem.threat.held != "free":
+        if at != "h" and problem.threat.held == "code":
+            # The clamp reads the same code at x + delta and writes the same values: the perturbation may come first.
             moved = apply_clamp(problem.sae, problem.clamp, after, prompts.lengths)
         else:
             moved = clean + push

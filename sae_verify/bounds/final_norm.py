@@ -112,7 +112,7 @@ class _Search:
     def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
         """The best point of the ray from start through end within cell and ball: rho is flat along z, steps are short."""
         cell, step = self.instance.outer, end - start
-        if np.linalg.norm(step) <= 1e-6 * np.linalg.norm(end):
+        if np.linalg.norm(step) <= max(1e-6 * np.linalg.norm(end), 1e-12 * radius):
             return end  # mostly rounding, which a long step would blow up
         step = cell.free_part(step)
         along, here = self.instance.final_norm.centre(step), self.at(start)

@@ -97,7 +97,9 @@ def _saelens(directory: Path, input_scale: float | None) -> Sae:
     metadata = config.get("metadata")
     recorded = metadata.get("sae_verify_input_scale") if isinstance(metadata, dict) else None
     if recorded is not None and recorded != input_scale:
-        raise Rejected(f"cfg.json records an input scale of {recorded!r}, and the certificate speaks of {input_scale!r}")
+        raise Rejected(
+            f"cfg.json records an input scale of {recorded!r}, and the certificate speaks of {input_scale!r}"
+        )
     tensors = safetensors(directory / "sae_weights.safetensors")
     name = config.get("architecture")
     architecture = _SAELENS.get(name) if isinstance(name, str) else None

@@ -9,6 +9,7 @@ Its answers carry the interior-point tolerance (about 1e-8 of the radius) and pr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,7 +81,9 @@ def _solve(cell: HeldCell, radius: float, extra: Extra | None, objective: Callab
     problem = cp.Problem(objective(cp, unit), constraints)
     for tolerance in (TOLERANCE, 1e-8):
         try:
-            problem.solve(solver="CLARABEL", tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": so the module says
+                problem.solve(solver="CLARABEL", tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)
         except cp.error.SolverError:
             continue
         if unit.value is not None:

@@ -324,7 +324,7 @@ def _dual(face: _Face, g: Array, radius: float, weight: Array) -> tuple[float, A
 def project(cell: HeldCell, p: Array, radius: float) -> Array:
     """The point of the cell and the ball nearest to p, (d,)."""
     c = cell.free_part(p)
-    if radius == 0.0 or not np.linalg.norm(c) > 0:
+    if radius == 0.0 or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(p):
         return np.zeros_like(p)
     return _follow(cell, c, radius, 1.0)[0]
 
