@@ -33,3 +33,10 @@ def test_commands_exist() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from examples.own_clamp import main as example
+
+    example()
+    assert "worst case in [" in capsys.readouterr().out

@@ -190,6 +190,8 @@ class _Search:
         and against kinks, where it is slow.
         """
         lift = RAISE * self.size
+        # Just above ||w||, where w / t proves the cap: q0 has to pay for the rounding of w - t q over the whole ball.
+        top = self.size * (1.0 + 1e-12 + (1e-14 * radius) ** 2 / self.d_epsilon) + lift if self.d_epsilon else np.inf
         delta = np.zeros_like(self.w)
         z, rho = self.at(delta)
         t = float(self.w @ z) / rho
@@ -214,9 +216,9 @@ class _Search:
                 t = newton
             else:
                 t = 0.5 * (max(low, -self.size) + proven.t)
-            t = min(t, self.size * (1.0 + 1e-12) + lift)
+            t = min(t, top)
         if proven is None:
-            proven = self.level(self.size * (1.0 + 1e-12) + lift, radius, delta)
+            proven = self.level(top, radius, delta)
         return self.level(self.zone, radius, proven.delta) if abs(proven.t) < self.zone else proven
 
     def bound(self, found: _Level, radius: float, against: int | None, value: float | None = None) -> Bound:

@@ -38,6 +38,8 @@ VERTEX = 1e6
 SPAN = 1e-10
 """Relative to a normal's length: what is left of it beside the equalities. Below, the row is one of their combinations:
 it cannot bind, and its remainder has no direction."""
+NOTHING = 1e-140
+"""Radii up to this have squares that underflow; only zero is returned, and the dual stays what it claims."""
 STEP_BACK = 2.0**-40
 """Relative: how far `inside` steps back across a boundary that rounding has crossed. Inward only."""
 DEPENDENT = 1e-10
@@ -222,6 +224,8 @@ def _start(columns: Array, slack: Array, target: Array) -> Array:
     Least distance programming by NNLS (Lawson and Hanson, ch. 23.4).
     """
     scale = float(np.linalg.norm(target))
+    if scale == 0.0:
+        return np.zeros(len(slack))
     excess = columns.T @ (target / scale) - slack / scale  # (k,)
     if (excess <= 0).all():
         return np.zeros(len(slack))
@@ -274,7 +278,7 @@ def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
         radius: finite, not negative.
     """
     c = cell.free_part(g)
-    if radius == 0.0 or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(g):
+    if radius <= NOTHING or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(g):
         delta, face, theta = np.zeros_like(g), _empty(cell), 1.0
     else:
         far = FAR * radius / float(np.linalg.norm(c))
@@ -324,7 +328,7 @@ def _dual(face: _Face, g: Array, radius: float, weight: Array) -> tuple[float, A
 def project(cell: HeldCell, p: Array, radius: float) -> Array:
     """The point of the cell and the ball nearest to p, (d,)."""
     c = cell.free_part(p)
-    if radius == 0.0 or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(p):
+    if radius <= NOTHING or np.linalg.norm(c) <= 1e-14 * np.linalg.norm(p):
         return np.zeros_like(p)
     return _follow(cell, c, radius, 1.0)[0]
 

@@ -102,7 +102,8 @@ def slsqp(instance: Instance, cell: HeldCell, radius: float, seed: int, starts: 
     left = np.linalg.svd(np.eye(cell.width) - cell.basis @ cell.basis.T)[0][:, : cell.width - cell.rank]  # (d, free)
     limits = [{"type": "ineq", "fun": lambda y: radius**2 - y @ y, "jac": lambda y: -2 * y}]
     for half in cell.half_spaces:
-        there = np.isfinite(half.slack)
+        length = np.linalg.norm(half.normals, axis=1)
+        there = np.isfinite(half.slack) & (np.linalg.norm(half.normals @ left, axis=1) > 1e-9 * length)
         rows, slack = half.sign * half.normals[there] @ left, half.slack[there]
         if len(rows):
             limits.append({"type": "ineq", "fun": lambda y, r=rows, s=slack: s - r @ y, "jac": lambda y, r=rows: -r})
@@ -224,11 +225,12 @@ def test_huge_radius_reaches_the_supremum(kind: str, radius: float) -> None:
     assert reached - 1e-12 * scale(instance) <= bound.value <= cap + 1e-9 * scale(instance)
 
 
-@given(problems.filter(lambda i: i.radius >= 1))
-@settings(max_examples=15)
-def test_far_beyond_the_state_the_bound_stays_sound_and_below_the_cap(instance: Instance) -> None:
+@pytest.mark.parametrize("far", [30.0, pytest.param(1e3, marks=pytest.mark.slow), pytest.param(1e5, marks=pytest.mark.slow)])
+@given(instance=problems)
+@settings(max_examples=8)
+def test_far_beyond_the_state_the_bound_stays_sound_and_below_the_cap(instance: Instance, far: float) -> None:
     """Regression: the level search used to run away, to values millions of times the cap."""
-    bound = METHOD.bound(instance, 1e4 * instance.norm_h)
+    bound = METHOD.bound(instance, far * instance.norm_h)
     assert excess(instance, bound) <= 0
     assert bound.value <= Cap().bound(instance, 0.0).value + 1e-9 * scale(instance)
 
