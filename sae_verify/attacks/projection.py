@@ -30,7 +30,8 @@ def project_batch(batch: Batch, points: Array, radii: Array) -> Array:
     for _ in range(2 if basis.shape[2] else 0):  # twice, against cancellation
         shrunk = shrunk - (shrunk @ basis) @ basis.transpose(0, 2, 1)
     length = np.linalg.norm(shrunk, axis=2, keepdims=True)
-    shrunk = shrunk * np.minimum(1.0, radii[:, None, None] / np.maximum(length, 1e-300))
+    share = radii[:, None, None] / np.maximum(length, 1e-300)
+    shrunk = shrunk * np.where(share < 1.0, share * (1.0 - 2.0**-50), 1.0)  # in the ball in floats too
     outside = np.zeros(shrunk.shape[:2], dtype=bool)
     for families in zip(*(cell.half_spaces for cell in cells), strict=True):
         first = families[0]

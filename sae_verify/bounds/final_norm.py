@@ -85,6 +85,11 @@ class _Search:
         z = self.instance.final_norm.centre(self.instance.h + delta)
         return z, float(np.sqrt(z @ z + self.d_epsilon))
 
+    def noise(self, radius: float) -> float:
+        """What rounding in a check of the excess, and of the level itself, may amount to on a ball of this radius."""
+        relative = 4 * len(self.w) * 2.0**-53 * self.size + 2.0**-48 * abs(self.constant) + self.rounding
+        return relative * (self.at(np.zeros_like(self.w))[1] + radius)
+
     def climb(self, t: float, radius: float, delta: Array) -> Array:
         """The maximiser of w.z - t rho over cell and ball, t >= 0, from delta: each step ascends a concave function."""
         cell, norm = self.instance.outer, self.instance.final_norm
@@ -190,15 +195,17 @@ class _Search:
         and against kinks, where it is slow.
         """
         lift = RAISE * self.size
-        # Just above ||w||, where w / t proves the cap: q0 has to pay for the rounding of w - t q over the whole ball.
-        top = self.size * (1.0 + 1e-12 + (1e-14 * radius) ** 2 / self.d_epsilon) + lift if self.d_epsilon else np.inf
         delta = np.zeros_like(self.w)
         z, rho = self.at(delta)
+        noise = self.noise(radius)
+        # Just above ||w||, where q = w / t proves the cap: q0 has to pay for the rounding.
+        share = noise / max(self.size, 1e-300)
+        top = self.size * (1.0 + 1e-12 + 2 * share**2 / max(self.d_epsilon, 1e-300)) + lift
         t = float(self.w @ z) / rho
         low, proven = -np.inf, None
         for count in range(100):
             found = self.level(t, radius, delta)
-            step = found.excess / found.rho
+            step = (found.excess + noise) / found.rho
             if step <= -0.5 * lift:
                 if proven is None or t < proven.t:
                     proven = found
@@ -256,13 +263,14 @@ class _Search:
         """The largest radius at which the claim's level is proven, with the evidence."""
         t = self.claim()[0]
         tried: dict[float, _Level] = {}
+        reach = self.at(np.zeros_like(self.w))[1]
 
         def excess(radius: float) -> float:
             if radius not in tried:
                 nearest = min(tried, key=lambda known: abs(known - radius), default=None)
                 start = np.zeros_like(self.w) if nearest is None else tried[nearest].delta
                 tried[radius] = self.level(t, radius, start)
-            return tried[radius].excess + RAISE * self.size * (self.at(np.zeros_like(self.w))[1] + radius)
+            return tried[radius].excess + RAISE * self.size * (reach + radius) + self.noise(radius)
 
         if excess(0.0) > 0:
             return None

@@ -54,9 +54,10 @@ problems = st.builds(
     st.sampled_from([0.1, 1.0, 1.0, 10.0]),
     st.booleans(),
 )
+practical = problems.filter(lambda instance: instance.radius <= 100 * instance.norm_h)
 
 
-@given(problems)
+@given(practical)
 @settings(max_examples=60)
 def test_bound_is_sound_proven_and_below_the_cap(instance: Instance) -> None:
     for one in (instance, swapped(instance)):
@@ -69,7 +70,7 @@ def test_bound_is_sound_proven_and_below_the_cap(instance: Instance) -> None:
         assert bound.value <= Cap().bound(one, 0.0).value + 1e-9 * scale(one)
 
 
-@given(problems)
+@given(practical)
 @settings(max_examples=40)
 def test_radius_zero_is_the_value(instance: Instance) -> None:
     here = float(readout_at(instance, np.zeros_like(instance.h)))
@@ -78,14 +79,14 @@ def test_radius_zero_is_the_value(instance: Instance) -> None:
     assert here - 1e-12 * scale(instance) <= bound.value <= here + 1e-9 * scale(instance)
 
 
-@given(problems, st.floats(0.0, 1.0))
+@given(practical, st.floats(0.0, 1.0))
 @settings(max_examples=30)
 def test_monotone_in_the_radius(instance: Instance, share: float) -> None:
     values = [METHOD.bound(instance, share * instance.radius).value, METHOD.bound(instance, instance.radius).value]
     assert values[0] <= values[1] + 1e-7 * scale(instance)
 
 
-@given(problems)
+@given(practical)
 @settings(max_examples=30)
 def test_holding_more_never_raises_the_bound(instance: Instance) -> None:
     cell = instance.outer
@@ -287,7 +288,7 @@ def test_it_does_not_apply_with_blocks_after_the_hook() -> None:
 # --- the largest certified radius -----------------------------------------------------------------------------------
 
 
-@given(problems, st.sampled_from([0.02, 0.3, 0.7]))
+@given(practical, st.sampled_from([0.02, 0.3, 0.7]))
 @settings(max_examples=40)
 def test_certified_radius_fits_the_bound(instance: Instance, share: float) -> None:
     here, unit = float(readout_at(instance, np.zeros_like(instance.h))), scale(instance)
