@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sae_verify.version import __version__
 
-
 _NAMES = {
     "AtMost": "problem",
     "Certified": "verdict",

@@ -6,4 +6,15 @@ from sae_verify.attacks.projection import project_batch
 from sae_verify.attacks.radius import smallest_radius
 from sae_verify.attacks.replay import Replay, replay
 
-__all__ = ["Attack", "Pgd", "Replay", "ascend", "attack", "first_order", "project_batch", "replay", "settle", "smallest_radius"]
+__all__ = [
+    "Attack",
+    "Pgd",
+    "Replay",
+    "ascend",
+    "attack",
+    "first_order",
+    "project_batch",
+    "replay",
+    "settle",
+    "smallest_radius",
+]

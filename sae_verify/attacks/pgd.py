@@ -16,7 +16,6 @@ from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch
 from sae_verify.geometry.worst_case import inside, worst_case
 
-
 POLISH = 40
 """Conditional-gradient steps at most."""
 FRACTIONS = np.array([1.0, 0.6, 0.3, 0.1, 0.03, 0.01])

@@ -1,7 +1,8 @@
 """The smallest radius at which an attack recovers the behaviour: Newton steps, then a search below what they found.
 
-A Newton step replaces the readout by its linearisation and goes to the shortest admissible perturbation that lifts that to the
-claim's level. What it finds is a local optimum, so the full ascent is then tried at shorter radii, until it fails.
+A Newton step replaces the readout by its linearisation and goes to the shortest admissible perturbation that lifts
+that to the claim's level. What it finds is a local optimum, so the full ascent is then tried at shorter radii, until it
+fails.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sae_verify.attacks.closed_form import first_order, value_and_gradient, values
 from sae_verify.attacks.pgd import Attack, Pgd, ascend
@@ -35,7 +37,7 @@ class _Shortest:
     length: Array
     delta: Array
 
-    def record(self, rows: Indices, delta: Array, value: Array) -> Array:
+    def record(self, rows: Indices, delta: Array, value: Array) -> NDArray[np.bool_]:
         """Take in what is shorter; which rows were."""
         size = np.linalg.norm(delta, axis=1)
         better = (value > self.tau[rows] + 0.5 * MARGIN) & (size < self.length[rows])
@@ -91,9 +93,7 @@ def smallest_radius(
     return best.length, best.delta
 
 
-def _newton(
-    batch: Batch, best: _Shortest, rows: Indices, start: Array, limit: Array, tick: Callable[[], None]
-) -> None:
+def _newton(batch: Batch, best: _Shortest, rows: Indices, start: Array, limit: Array, tick: Callable[[], None]) -> None:
     """Newton steps from `start`, (n, d), for these rows; whatever breaks the claim is recorded."""
     delta = start.copy()
     for _ in range(NEWTON):

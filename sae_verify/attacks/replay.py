@@ -87,27 +87,31 @@ def _movement(batch: Batch, before: Tensor, after: Tensor) -> tuple[Tensor, Tens
     if threat.held == "free":
         return nothing, nothing, same
     unit = max(torch.finfo(sae.dtype).eps, torch.finfo(problem.model.dtype).eps)
-    size = (before.double().norm(dim=1) + after.double().norm(dim=1) + sae.b_dec.double().norm())[:, None]
+    length = (before.double().norm(dim=1) + after.double().norm(dim=1))[:, None]  # (B, 1)
     rounding = 4 * (sae.d_in + 4) * unit
     if threat.held == "unreachable":
         on = sae.active(before) if threat.features is None else _mask(sae, threat.features).expand(count, -1)
         moved = ((after - before).double() @ sae.W_dec.double().T).abs()
-        limit = rounding * size * sae.W_dec.double().norm(dim=1)
+        limit = rounding * length * sae.W_dec.double().norm(dim=1)
         return torch.where(on, moved, 0.0), limit.expand_as(moved), same
-    gain = sae.W_enc.double().norm(dim=0)
+    scale = sae.normalization.linear_scale("what is held")
+    gain, tensors = sae.W_enc.double().norm(dim=0), sae.tensors()  # (d_sae,)
+    bias = tensors["b_gate" if isinstance(sae, GatedSAE) else "b_enc"].double().abs()  # (d_sae,)
+    size = scale * length + sae.b_dec.double().norm()  # (B, 1)
     if threat.held == "preactivations":
         moved = (sae.pre_activations(after) - sae.pre_activations(before)).double().abs()
-        limit = rounding * size * gain
-        return torch.where(_mask(sae, problem.held_features), moved, 0.0), limit.expand_as(moved), same
+        limit = rounding * (size * gain + bias)
+        return torch.where(_mask(sae, problem.held_features), moved, 0.0), limit, same
     if isinstance(sae, GatedSAE):
-        gain = gain * sae.r_mag.double().exp()
+        gain, bias = gain * sae.r_mag.double().exp(), sae.b_mag.double().abs()
     if isinstance(sae, TopKSAE) and sae.rescale_by_decoder_norm:
-        gain = gain * sae.W_dec.double().norm(dim=1)
+        norms = sae.W_dec.double().norm(dim=1)
+        gain, bias = gain * norms, bias * norms
     held = _mask(sae, problem.held_features) if threat.held == "defended" else torch.ones(sae.d_sae, dtype=torch.bool)
     first, second = sae.encode(before), sae.encode(after)
     moved = torch.where(held, (second - first).double().abs(), 0.0)
     same = ((first != 0) == (second != 0)).masked_fill(~held, True).all(dim=1)
-    return moved, (rounding * size * gain).expand_as(moved), same
+    return moved, rounding * (size * gain + bias), same
 
 
 def _mask(sae: SAE, features: tuple[int, ...]) -> Tensor:

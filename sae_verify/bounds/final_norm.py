@@ -73,7 +73,7 @@ class _Search:
 
     @property
     def zone(self) -> float:
-        """Levels nearer to zero than this are avoided: a reader who sums the constant differently may see either sign."""
+        """Levels nearer to zero are avoided: summed in another order, the constant may have either sign."""
         return RAISE * self.size + self.rounding
 
     @property
@@ -115,7 +115,7 @@ class _Search:
         return delta
 
     def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
-        """The best point of the ray from start through end within cell and ball: rho is flat along z, steps are short."""
+        """The best point of the ray from start through end in cell and ball: rho is flat along z; steps are short."""
         cell, step = self.instance.outer, end - start
         if np.linalg.norm(step) <= max(1e-6 * np.linalg.norm(end), 1e-12 * radius):
             return end  # mostly rounding, which a long step would blow up
@@ -191,8 +191,8 @@ class _Search:
     def least_level(self, radius: float) -> _Level:
         """The smallest level that this method proves, raised by RAISE; never above the cap.
 
-        `excess` is convex and falls, so Newton's method from below does not overshoot. A bracket guards against rounding,
-        and against kinks, where it is slow.
+        `excess` is convex and falls, so Newton's method from below does not overshoot. A bracket guards against
+        rounding, and against kinks, where it is slow.
         """
         lift = RAISE * self.size
         delta = np.zeros_like(self.w)
@@ -231,7 +231,7 @@ class _Search:
     def bound(self, found: _Level, radius: float, against: int | None, value: float | None = None) -> Bound:
         """The evidence in the form that certificates are written from."""
         if value is None:
-            value = found.t + self.constant + 4 * np.spacing(abs(self.constant) + abs(found.t))
+            value = float(found.t + self.constant + 4 * np.spacing(abs(self.constant) + abs(found.t)))
         return Bound(
             method="final-norm",
             theorem="final-norm",
@@ -278,7 +278,7 @@ class _Search:
         while excess(high) <= 0 and high < LARGEST * self.instance.norm_h:
             low, high = high, min(4 * high, LARGEST * self.instance.norm_h)
         if excess(high) > 0:
-            brentq(excess, low, high, xtol=1e-10 * high, rtol=1e-10)
+            brentq(excess, low, high, xtol=1e-10 * high, rtol=np.float64(1e-10))
         radius = max(radius for radius in list(tried) if excess(radius) <= 0)
         return tried[radius], radius
 
@@ -324,7 +324,9 @@ def _ball_exit(start: Array, step: Array, radius: float) -> float:
     return (np.sqrt(b * b - a * c) - b) / a if a > 0 else np.inf
 
 
-def _cheapest(w: Array, zh: Array, weight: float, fixed: float, deltas: Array, centred: bool) -> tuple[float, float, float]:
+def _cheapest(
+    w: Array, zh: Array, weight: float, fixed: float, deltas: Array, centred: bool
+) -> tuple[float, float, float]:
     """s, m and the excess of theorem final-norm (b) with cell and ball replaced by a few of their points, (n, d)."""
     d = len(w)
     unit = np.sqrt(fixed)

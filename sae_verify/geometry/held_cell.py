@@ -180,8 +180,7 @@ def _at_point(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], at: Array,
 def _selection(
     sae: TopKSAE, at: torch.Tensor, active: NDArray[np.bool_], held: NDArray[np.bool_], encoder: Array, point: Point
 ) -> tuple[HalfSpaces, ...]:
-    """Half-spaces on which a TopK SAE selects the same features (theorem held-cell (c)); outside them S may lose its
-    place.
+    """Half-spaces on which a TopK SAE selects the same features, theorem held-cell (c); outside, S may lose its place.
 
     The level that separates on from off is half-way between the least score on and the largest off.
     """

@@ -4,7 +4,8 @@
     subject to equal @ delta = 0,        sign * normals @ delta <= slack,        ||delta|| <= r
 
 and whatever convex constraints the caller adds. Tests compare the solver of this package with it, and so can users.
-Its answers carry the interior-point tolerance (about 1e-8 of the radius) and prove nothing. Needs the `reference` extra.
+Its answers carry the interior-point tolerance, about 1e-8 of the radius, and prove nothing. Needs the extra
+`reference`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def worst_case_reference(cell: HeldCell, g: Array, radius: float, extra: Extra |
 
 
 def project_reference(cell: HeldCell, p: Array, radius: float, extra: Extra | None = None) -> Reference:
-    """The point of cell, ball and extra constraints nearest to p, with its distance; errors as `worst_case_reference`."""
+    """The point of cell, ball and extra constraints nearest to p, with its distance; errors as above."""
     if radius == 0.0:
         return Reference(float(np.linalg.norm(p)), np.zeros(cell.width))
     found = _solve(cell, radius, extra, lambda cp, unit: cp.Minimize(cp.norm(unit - p / radius)))
@@ -84,7 +85,7 @@ def _solve(cell: HeldCell, radius: float, extra: Extra | None, objective: Callab
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": so the module says
                 problem.solve(solver="CLARABEL", tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)
-        except cp.error.SolverError:
+        except cp.SolverError:
             continue
         if unit.value is not None:
             break

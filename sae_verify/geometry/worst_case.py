@@ -151,7 +151,7 @@ class _Face:
                 return True
             self.weight[entering] = 0.0
             return False
-        # A combination of the rows on: exchange it for the first whose multiplier reaches zero, as the simplex method does.
+        # A combination of the rows on: exchange it for the first whose multiplier reaches zero, as the simplex does.
         share = solve_triangular(line.r, inner)
         ratio = np.full(len(on), np.inf)
         falls = share > 1e-12
@@ -167,7 +167,7 @@ class _Face:
     def _thin_out(self) -> None:
         """Take dependent rows out of those with a multiplier; NNLS may leave some."""
         on = np.flatnonzero(self.weight > 0)
-        _, r, order = qr(self.columns[:, on], mode="economic", pivoting=True)
+        _, r, order = qr(self.columns[:, on], mode="economic", pivoting=True)  # pyright: ignore[reportAssignmentType]
         diagonal = np.zeros(len(on))
         diagonal[: min(r.shape)] = np.abs(np.diag(r))
         dependent = diagonal <= 2 * DEPENDENT
@@ -287,7 +287,9 @@ def worst_case(cell: HeldCell, g: Array, radius: float) -> LinearOptimum:
     if face.feature and np.linalg.norm(delta) < (1.0 - 1e-9) * radius:
         # The cell alone ends the path: c itself is a combination of its normals, and no part of it pays for the ball.
         weights += _limit(face, c)
-        if min(_dual(face, g, radius, weight)[0] for weight in weights) > g @ delta + 1e-12 * radius * np.linalg.norm(c):
+        if min(_dual(face, g, radius, weight)[0] for weight in weights) > g @ delta + 1e-12 * radius * np.linalg.norm(
+            c
+        ):
             face.nearest(c, VERTEX * theta)
             weights += [face.weight / (VERTEX * theta), *_limit(face, c)]
     weights = [np.pad(weight, (0, len(face.feature) - len(weight))) for weight in weights]
@@ -305,7 +307,9 @@ def _limit(face: _Face, c: Array) -> list[Array]:
     return [weight]
 
 
-def _dual(face: _Face, g: Array, radius: float, weight: Array) -> tuple[float, Array, tuple[tuple[Array, Array], ...]]:
+def _dual(
+    face: _Face, g: Array, radius: float, weight: Array
+) -> tuple[float, Array, tuple[tuple[Indices, Array], ...]]:
     """Dual value and multipliers, `equal` and `upper`, for weights of the working set's columns."""
     cell = face.cell
     upper, rest, cost = [], g, 0.0
@@ -367,7 +371,8 @@ def inside(cell: HeldCell, delta: Array, radius: float) -> Array:
 def _outside(cell: HeldCell, delta: Array) -> tuple[Array, Array]:
     """Projected normals (d, n), of length 1, of the half-spaces that delta is outside of, and by how much, (n,).
 
-    With those that it is just inside of, so that stepping back from some does not cross others; none if it is inside all.
+    With those that it is just inside of, so that stepping back from some does not cross others; none if it is inside
+    all.
     """
     columns, excess = [np.zeros((cell.width, 0))], [np.zeros(0)]
     size = float(np.linalg.norm(delta))
@@ -385,6 +390,6 @@ def _outside(cell: HeldCell, delta: Array) -> tuple[Array, Array]:
     return np.concatenate(columns, axis=1), gathered
 
 
-def _in_span(cell: HeldCell, normals: Array) -> Array:
+def _in_span(cell: HeldCell, normals: Array) -> NDArray[np.bool_]:
     """Which normals (n, d) are combinations of the equalities', up to rounding."""
     return np.linalg.norm(cell.free_part(normals), axis=1) <= SPAN * np.linalg.norm(normals, axis=1)

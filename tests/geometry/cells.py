@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from sae_verify.geometry.held_cell import Array, HalfSpaces, HeldCell, Row
 KINDS = ("random", "integers", "duplicate rows", "in the span", "no slack", "scales", "dependent", "opposite")
 
 
-def cell_of(width: int, equal: Array | None = None, *families: tuple[float, Array, Array]) -> HeldCell:
+def cell_of(width: int, equal: Any = None, *families: tuple[float, Any, Any]) -> HeldCell:
     """A cell; families are (sign, normals, slack)."""
     rows = np.zeros((0, width)) if equal is None else np.asarray(equal, dtype=np.float64).reshape(-1, width)
     return HeldCell(

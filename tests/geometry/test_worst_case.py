@@ -55,9 +55,12 @@ def test_agrees_with_the_reference(case: Case) -> None:
 @pytest.mark.parametrize("seed", range(400))
 def test_agrees_with_the_reference_at_length(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    kind = ("random", "integers", "duplicate rows", "in the span", "no slack", "scales", "dependent", "opposite")[seed % 8]
+    kind = ("random", "integers", "duplicate rows", "in the span", "no slack", "scales", "dependent", "opposite")[
+        seed % 8
+    ]
     radius = float(10.0 ** rng.choice([-6, -1, 0, 0, 0, 1, 3]))
-    case = make_case(kind, seed, *(int(n) for n in (rng.integers(1, 20), rng.integers(0, 20), rng.integers(0, 60))), radius)
+    width, equalities, rows = int(rng.integers(1, 20)), int(rng.integers(0, 20)), int(rng.integers(0, 60))
+    case = make_case(kind, seed, width, equalities, rows, radius)
     unit = float(np.linalg.norm(case.g)) * radius
     assert check(case).value == pytest.approx(worst_case_reference(case.cell, case.g, radius).value, abs=5e-7 * unit)
 
@@ -78,10 +81,18 @@ EYE = np.eye(3)
         ("full rank", case(cell_of(3, EYE), [1, 2, 3], 1.0), 0.0),
         ("direction held", case(cell_of(3, [[2.0, 2.0, 0.0]]), [1, 1, 0], 1.0), 0.0),
         ("one equality", case(cell_of(3, [[1.0, 0.0, 0.0]]), [5, 3, 4], 1.0), 5.0),
-        ("the same equality three times", case(cell_of(3, [[1.0, 0, 0], [-2, 0, 0], [1e-9, 0, 0]]), [5, 3, 4], 1.0), 5.0),
+        (
+            "the same equality three times",
+            case(cell_of(3, [[1.0, 0, 0], [-2, 0, 0], [1e-9, 0, 0]]), [5, 3, 4], 1.0),
+            5.0,
+        ),
         ("zero equality", case(cell_of(3, [[0.0, 0, 0]]), [0, 3, 4], 1.0), 5.0),
         ("one feature", case(cell_of(1, None, (1.0, np.array([[2.0]]), np.array([1.0]))), [3], 9.0), 1.5),
-        ("one feature, the other way", case(cell_of(1, None, (1.0, np.array([[2.0]]), np.array([1.0]))), [-3], 9.0), 27.0),
+        (
+            "one feature, the other way",
+            case(cell_of(1, None, (1.0, np.array([[2.0]]), np.array([1.0]))), [-3], 9.0),
+            27.0,
+        ),
         ("zero column", case(cell_of(3, None, (1.0, np.zeros((1, 3)), np.zeros(1))), [0, 3, 4], 1.0), 5.0),
         ("a corner, ball inactive", case(cell_of(3, None, (1.0, EYE, np.full(3, 0.5))), [1, 2, 3], 10.0), 3.0),
         ("a corner at a huge radius", case(cell_of(3, None, (1.0, EYE, np.full(3, 0.5))), [1, 2, 3], 1e9), 3.0),
@@ -119,7 +130,7 @@ def test_columns_of_very_different_length_leave_no_gap() -> None:
 def test_monotone_and_concave_in_the_radius(case: Case, share: float) -> None:
     unit = 1e-8 * float(np.linalg.norm(case.g)) * case.radius
     low, middle, high = (worst_case(case.cell, case.g, r * case.radius).value for r in (0.5 * share, share, 1.0))
-    assert 0 <= low + unit
+    assert low + unit >= 0
     assert low <= middle + unit
     assert middle <= high + unit
     assert middle >= share * high - unit
@@ -161,14 +172,18 @@ def test_order_units_and_basis_do_not_matter(case: Case, seed: int) -> None:
 def test_scales_with_direction_and_units(case: Case, scale: float) -> None:
     found = worst_case(case.cell, case.g, case.radius)
     unit = float(np.linalg.norm(case.g)) * case.radius
-    assert worst_case(case.cell, scale * case.g, case.radius).value == pytest.approx(scale * found.value, abs=1e-8 * scale * unit)
+    assert worst_case(case.cell, scale * case.g, case.radius).value == pytest.approx(
+        scale * found.value, abs=1e-8 * scale * unit
+    )
     wider = HeldCell(
         case.cell.width,
         case.cell.equal,
         case.cell.rows,
         tuple(HalfSpaces(h.point, h.sign, h.normals, h.slack * scale) for h in case.cell.half_spaces),
     )
-    assert worst_case(wider, case.g, scale * case.radius).value == pytest.approx(scale * found.value, abs=1e-8 * scale * unit)
+    assert worst_case(wider, case.g, scale * case.radius).value == pytest.approx(
+        scale * found.value, abs=1e-8 * scale * unit
+    )
 
 
 @given(cases(radii=(1.0, 10.0)), st.floats(0.05, 0.95))

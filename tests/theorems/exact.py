@@ -27,17 +27,18 @@ def refutation(strategy: st.SearchStrategy[T], refutes: Callable[[T], bool], exa
         database=None,
         deadline=None,
         phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # type: ignore[arg-type]
     )
     return hypothesis.find(strategy, refutes, settings=settings)
 
 
 def vectors(n: int, entries: st.SearchStrategy[int] = INTEGERS) -> st.SearchStrategy[Vector]:
-    return st.lists(entries.map(Fraction), min_size=n, max_size=n)
+    return st.lists(entries, min_size=n, max_size=n).map(lambda v: [Fraction(x) for x in v])
 
 
 def matrices(n: int, d: int, entries: st.SearchStrategy[int] = INTEGERS) -> st.SearchStrategy[Matrix]:
-    return st.lists(vectors(d, entries), min_size=n, max_size=n)
+    flat = st.lists(entries, min_size=n * d, max_size=n * d)
+    return flat.map(lambda v: [[Fraction(x) for x in v[i * d : (i + 1) * d]] for i in range(n)])
 
 
 def dot(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:

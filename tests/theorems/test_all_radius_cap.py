@@ -27,9 +27,7 @@ def test_no_residual_beats_the_cap(w: Vector, z: Vector, d_epsilon: Fraction) ->
 
 def test_half_the_cap_is_refuted() -> None:
     pairs = st.tuples(vectors(D), vectors(D))
-    refutation(
-        pairs, lambda p: not at_most_root(dot(*p), Fraction(1), dot(p[0], p[0]) * (dot(p[1], p[1]) + 1) / 4)
-    )
+    refutation(pairs, lambda p: not at_most_root(dot(*p), Fraction(1), dot(p[0], p[0]) * (dot(p[1], p[1]) + 1) / 4))
 
 
 @given(st.sampled_from(NORMS), st.integers(0, 2**32 - 1), st.sampled_from([1e-12, 1e-3, 1.0, 1e3, 1e12]))

@@ -61,7 +61,11 @@ def norms(draw: st.DrawFn) -> Norm:
     w = centre(w) if layer else w
     spare = draw(st.sampled_from([Fraction(0), Fraction(0), Fraction(1, 2)]))
     if draw(st.booleans()):
-        t, s, m = draw(st.fractions(-4, 4, max_denominator=4)), draw(POSITIVE), draw(st.fractions(-2, 2, max_denominator=4))
+        t, s, m = (
+            draw(st.fractions(-4, 4, max_denominator=4)),
+            draw(POSITIVE),
+            draw(st.fractions(-2, 2, max_denominator=4)),
+        )
         q = [x / draw(st.sampled_from([3, 4, 5, 7])) for x in draw(vectors(D))]
         return Norm(layer, w, h, delta, d_epsilon, t, q, s, m, spare)
     state = add(h, delta)
@@ -103,13 +107,13 @@ def secant_proves(
 
 
 @given(norms())
-@settings(max_examples=500)
+@settings(max_examples=150)
 def test_a_a_tangent_proves_a_level_of_at_least_zero(n: Norm) -> None:
     assert not (tangent_proves(n) and above_the_level(n))
 
 
 @given(norms())
-@settings(max_examples=500)
+@settings(max_examples=150)
 def test_b_a_secant_proves_a_negative_level(n: Norm) -> None:
     assert not (secant_proves(n) and above_the_level(n))
 

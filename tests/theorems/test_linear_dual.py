@@ -45,9 +45,9 @@ def weak(draw: st.DrawFn) -> Weak:
     mu, nu = draw(vectors(2)), draw(vectors(2))
     v = draw(vectors(D))
     if draw(st.booleans()):  # nearly tight: what is left of v is short, or points along delta
-        side = draw(st.sampled_from([1, -1]))
         v = [x / 100 for x in draw(st.sampled_from([v, delta]))]
-        for multiplier, row in zip([*mu, *(side * max(n, Fraction(0)) for n in nu)], [*equal, *upper], strict=True):
+        change = draw(st.sampled_from([lambda n: max(n, Fraction(0)), lambda n: -max(n, Fraction(0)), lambda n: n]))
+        for multiplier, row in zip([*mu, *map(change, nu)], [*equal, *upper], strict=True):
             v = add(v, row, multiplier)
     return Weak(v, delta, equal, upper, slack, radius, mu, nu)
 
@@ -67,7 +67,7 @@ def fails(
 
 
 @given(weak())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_weak_duality(w: Weak) -> None:
     assert not fails(w)
 
@@ -98,8 +98,11 @@ def test_the_wrong_sign_of_nu_is_refuted() -> None:
 
 
 def test_an_equality_that_does_not_hold_is_refuted() -> None:
-    wrong = st.builds(lambda w, rows: Weak(w.v, w.delta, rows, *_rest(w)), weak(), matrices(2, D, INTEGERS))
-    refutation(wrong, fails)
+    def wrong(w: Weak, rows: Matrix) -> Weak:
+        v = add([m * x for m in w.mu[:1] for x in rows[0]], rows[1], w.mu[1])
+        return Weak(v, w.delta, rows, *_rest(w))
+
+    refutation(st.builds(wrong, weak(), matrices(2, D, INTEGERS)), fails)
 
 
 def _rest(w: Weak) -> tuple[Matrix, Vector, Fraction, Vector, Vector]:
