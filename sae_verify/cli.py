@@ -1,6 +1,7 @@
 """The command line. Results on stdout (`--json` for machines), progress and errors on stderr.
 
-Exit codes: 0 certified or accepted, 1 refuted, 2 usage, 3 undecided, 4 certificate rejected, 5 unsupported.
+Exit codes: 0 certified or accepted, 1 refuted, 2 usage, 3 undecided, 4 certificate rejected, 5 unsupported, 70 a defect
+of this program, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,15 @@ class _Group(click.Group):
         except SaeVerifyError as error:
             click.echo(f"{type(error).__name__}: {error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # must not look like a verdict
+            traceback.print_exc()
+            click.echo("This is a defect of sae-verify; please report it with the problem file.", err=True)
+            sys.exit(70)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,17 +77,22 @@ def _print(results: list[Any], title: str, *, as_json: bool) -> None:
         for result in results:
             click.echo(json.dumps(report.as_json(result)))
     else:
-        width = None if sys.stdout.isatty() else 150
-        Console(width=width).print(report.table(title, results))
+        console = Console(width=None if sys.stdout.isatty() else 150)
+        console.print(report.table(title, results, wide=console.width >= 130))
 
 
 def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
     from sae_verify.pipeline import certify
     from sae_verify.problem_file import load_problem
 
-    with _bar(path.stem) as progress:
+    with _bar(f"{path.parent.name}/{path.stem}") as progress:
         problem = load_problem(path)
-        return problem.title, list(certify(problem, out=out, progress=progress))
+        results = list(certify(problem, out=out, progress=progress))
+    threat = problem.threat
+    unit = {"absolute": "", "h": " ‖h‖", "e": " ‖e‖"}[threat.relative_to]
+    claim = f"claim: readout <= {problem.claim.tau:g}"
+    about = f"{problem.title} · {problem.hook_point} · ‖delta‖ <= {threat.radius:g}{unit} · {claim}"
+    return about, results
 
 
 @main.command()
@@ -84,7 +100,29 @@ def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the certificates.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
 def certify(problem: Path, out: Path | None, *, as_json: bool) -> None:
-    """Decide every prompt of PROBLEM (a problem.toml): bounds, attacks, replay, evidence, verdict."""
+    """Decide every prompt of PROBLEM (a problem.toml): bounds, attacks, replay, evidence, verdict.
+
+    \b
+    Keys of a problem file (paths are relative to it):
+      title                 for tables and file names
+      [model] path          directory or hub id
+      [sae] path, id        file, directory or hub id; id: subfolder
+            hook            default: the SAE's metadata
+            input_scale     for expected_average_only_in
+      [clamp] kind          set | scale | set-if-active | add | drop-error
+              features      list of indices
+              value, values one for all, or one a feature
+              positions     "all" (default), "last" or a list
+      [threat] held         free | preactivations | defended | code (default) | unreachable
+               at           x | h | both
+               radius       number
+               relative_to  absolute | h (default) | e
+               features     defended features; default: the clamped ones
+      [claim] at_most       the readout must not exceed it
+      [[prompt]] text, tokens   one of the two
+                 readout    { kind = "logit-difference", positive, negative }
+                            or { kind = "token-against-all", token }
+    """  # noqa: D301 - click keeps the lines of a paragraph that starts with a backspace
     title, results = _certify(problem, out)
     _print(results, title, as_json=as_json)
     sys.exit(_worst(result.verdict.name for result in results))
@@ -140,9 +178,11 @@ def attack(problem: Path, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("certificates", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--sae", type=click.Path(path_type=Path), help="The SAE's files (default: as recorded).")
-@click.option("--model", type=click.Path(path_type=Path), help="The model's directory (default: as recorded).")
+@click.argument("certificates", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
+@click.option("--sae", type=click.Path(exists=True, path_type=Path), help="The SAE's files (default: as recorded).")
+@click.option(
+    "--model", type=click.Path(exists=True, path_type=Path), help="The model's directory (default: as recorded)."
+)
 @click.option(
     "--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch)."
 )
@@ -154,6 +194,7 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
     rejected = False
     for path in certificates:
         row: dict[str, Any] = {"certificate": str(path)}
+        proven = ""
         try:
             report = checker.check(path, sae=sae, model=model)
             if again:
@@ -164,6 +205,7 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
             rejected = True
             row |= {"accepted": False, "reason": str(reason)}
         else:
+            proven = _proven(report)
             upper = report.upper if report.upper < float("inf") else None
             row |= {"accepted": True, "verdict": report.verdict, "at_most": report.at_most, "upper": upper}
             row |= {"radius": report.radius, "digest": report.digest, "assumptions": list(checker.ASSUMPTIONS)}
@@ -171,14 +213,22 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
             click.echo(json.dumps(row))
         elif row["accepted"]:
             note = f"; {row['replay']}" if again else ""
-            click.echo(
-                f"accepted  {path}: {row['verdict']}; readout <= {row['upper']!r} at radius {row['radius']:.6g}{note}"
-            )
+            click.echo(f"accepted  {path}: {row['verdict']}; {proven} at radius {row['radius']:.6g}{note}")
         else:
             click.echo(f"rejected  {path}: {row['reason']}")
     if not as_json and not rejected:
         click.echo("An accepted certificate still rests on: " + "; ".join(checker.ASSUMPTIONS) + ".", err=True)
     sys.exit(4 if rejected else 0)
+
+
+def _proven(report: Any) -> str:
+    """What a checked certificate proves, in a few words."""
+    if report.verdict.startswith("refuted"):
+        best = max(w.replay if w.readout is None else w.readout for w in report.witnesses if w.within)
+        return f"a witness reaches {best:.9g} > {report.at_most:g}"
+    if report.upper < float("inf"):
+        return f"readout <= {report.upper:.9g}"
+    return "no bound"
 
 
 @main.command()
@@ -221,13 +271,22 @@ def demo(cases: Path | None, out: Path, *, as_json: bool) -> None:
         for result in results:
             counts[result.verdict.name] = counts.get(result.verdict.name, 0) + 1
             written += [result.certificate] if result.certificate else []
-    accepted = sum(checker.check(path).verdict is not None for path in written)
+    accepted = 0
+    for path in written:
+        try:
+            checker.check(path)
+        except checker.Rejected as reason:
+            click.echo(f"rejected  {path}: {reason}", err=True)
+        else:
+            accepted += 1
     if not as_json:
         verdicts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         seconds = time.perf_counter() - started
         click.echo(
             f"{verdicts}; the checker accepted {accepted} of {len(written)} certificates in {out}; {seconds:.0f} s"
         )
+    if accepted < len(written):
+        sys.exit(4)
 
 
 def _bundled() -> Path:

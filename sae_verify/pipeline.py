@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -15,14 +16,15 @@ from sae_verify import checker
 from sae_verify.attacks import Pgd, Replay, attack, replay, smallest_radius
 from sae_verify.bounds import METHODS, Bound
 from sae_verify.certificates import Weights, Witness, certificate, locate_weights, write_certificate
-from sae_verify.errors import CertificateRejectedError, SoundnessError, UnsupportedError
+from sae_verify.errors import CertificateRejectedError, InputError, SoundnessError, UnsupportedError
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch, Instance, prepare
 from sae_verify.problem import Problem
 from sae_verify.verdict import Certified, RadiusBracket, Refuted, Result, Undecided, Unsupported, Verdict
 
-OUTWARD = 1e-12
-"""Relative. Bounds are sought at a radius this much larger than the problem's, so that it covers the exact one."""
+OUTWARD = 1e-9
+"""Relative. Bounds are sought at a radius this much larger than the problem's, so that it covers the exact one, which
+the checker encloses: ||e|| is a difference and known less sharply than ||h||."""
 INWARD = 1e-9
 """Relative. Attacks are sought at a radius this much smaller, so that witnesses are exactly within the problem's."""
 TAIL_ROUNDING = 1e-9
@@ -76,6 +78,8 @@ def certify(
 
     """
     settings = settings or Pgd()
+    if out is not None:
+        _check_directory(Path(out))
     try:
         batch = prepare(problem)
         weights = locate_weights(problem)
@@ -92,6 +96,19 @@ def certify(
             yield _conclude(problem, one, weights, directory, keep=out is not None)
 
 
+def _check_directory(out: Path) -> None:
+    """InputError now, rather than after the work is done, when certificates cannot be written there."""
+    existing = out
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"certificates cannot be written to {out}: {existing} is no directory that can be written to",
+            rule="the output is a directory",
+            remedy="give another one with -o",
+        )
+
+
 def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_Found, ...]:
     """Bounds, attacks and replays of all prompts; nothing is written and no verdict given."""
     count = len(batch.instances)
@@ -105,19 +122,26 @@ def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_
     worst = attack(batch, inward, settings)
     certified = np.array([_certified_radius(found, i.tau) for found, i in zip(bounds, batch.instances, strict=True)])
     rounds = iter(np.linspace(0.6, 0.95, 60))
-    _, smallest = smallest_radius(
+    lengths, shortest = smallest_radius(
         batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.95)))
     )
     progress("replay", 0.95)
-    witnesses = [_replayed(batch, delta) for delta in (worst.delta, smallest)]
+    shortest = np.where(np.isfinite(lengths)[:, None], shortest, worst.delta)
+    witnesses = [_replayed(batch, delta) for delta in (worst.delta, shortest)]
     seconds = (time.perf_counter() - start) / count
     for instance, value, found in zip(batch.instances, worst.value, bounds, strict=True):
         _sandwich(instance, float(value), found)
     progress("done", 1.0)
     return tuple(
-        _Found(instance, bounds[i], tuple(w[i] for w in witnesses if w[i][0].any() or w is witnesses[0]), seconds)
+        _Found(instance, bounds[i], _distinct(*(found[i] for found in witnesses)), seconds)
         for i, instance in enumerate(batch.instances)
     )
+
+
+def _distinct(*witnesses: tuple[Array, Replay]) -> tuple[tuple[Array, Replay], ...]:
+    """The witness at the radius and, if it is another one, the shortest."""
+    first, shortest = witnesses
+    return (first,) if np.array_equal(first[0], shortest[0]) else (first, shortest)
 
 
 def _bounds(instance: Instance) -> tuple[Bound, ...]:

@@ -7,9 +7,10 @@ checked against a loaded SAE and model when a `Problem` is made.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sae_verify.errors import FeatureError, InputError, PromptError, ShapeError, ThreatError, UnsupportedError
 
@@ -28,14 +29,31 @@ DEFAULT_AT: dict[str, At] = {"free": "h", "preactivations": "h", "defended": "h"
 differs), everything else on the re-encoded defended state, as in the published attack."""
 
 
+LARGEST = 1e12
+"""Radii, clamp values and thresholds beyond this are refused: they overflow somewhere, and mean nothing."""
+
+
 def _finite(value: float, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{what} is {value!r}", rule="it must be a finite number", remedy="give a real number")
+    bad = isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+    if bad or abs(value) > LARGEST:
+        raise InputError(
+            f"{what} is {value!r}", rule=f"it must be a number up to {LARGEST:g}", remedy="give a real number"
+        )
     return float(value)
 
 
+def _plain(feature: Any) -> Any:
+    """numpy and torch integers as int; anything else as it is."""
+    if isinstance(feature, bool):
+        return feature
+    try:
+        return operator.index(feature)
+    except TypeError:
+        return feature
+
+
 def _features(features: Iterable[int], what: str) -> tuple[int, ...]:
-    result = tuple(features)
+    result = tuple(_plain(feature) for feature in features)
     for feature in result:
         if isinstance(feature, bool) or not isinstance(feature, int) or feature < 0:
             raise FeatureError(
@@ -151,9 +169,11 @@ class ErrorBall:
 
     def __post_init__(self) -> None:
         bad = isinstance(self.radius, bool) or not isinstance(self.radius, (int, float))
-        if bad or not math.isfinite(self.radius) or self.radius < 0:
+        if bad or not 0 <= self.radius <= LARGEST:
             raise ThreatError(
-                f"radius is {self.radius!r}", rule="it must be finite and not negative", remedy="use e.g. radius=0.05"
+                f"radius is {self.radius!r}",
+                rule=f"it must be finite, not negative and at most {LARGEST:g}",
+                remedy="use e.g. radius=0.05",
             )
         object.__setattr__(self, "radius", float(self.radius))
         for name, allowed in (("relative_to", RelativeTo), ("held", Held)):
@@ -282,6 +302,12 @@ class Problem:
                     rule=f"this SAE has features 0 to {self.sae.d_sae - 1}",
                     remedy="check the indices against the SAE that was loaded",
                 )
+        if self.threat.held in ("preactivations", "defended") and not self.held_features:
+            raise ThreatError(
+                f"held={self.threat.held!r} without features, and the clamp names none",
+                rule="the defended set has at least one feature",
+                remedy="give threat.features, or use held='free'",
+            )
         if self.clamp.kind == "drop-error" and self.threat.at != "h" and self.threat.held != "free":
             raise UnsupportedError(
                 f"clamp 'drop-error' with features held at {self.threat.at!r}",

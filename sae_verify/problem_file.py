@@ -30,7 +30,9 @@ class _Table:
 
     def fail(self, key: str, rule: str) -> ProblemFileError:
         shown = repr(self.values[key])[:80] if key in self.values else "missing"
-        return ProblemFileError(f"{self.name}{key} is {shown}", rule=rule, remedy="see `sae-verify certify --help`")
+        return ProblemFileError(
+            f"{self.name}{key} is {shown}", rule=rule, remedy="the keys are listed by `sae-verify certify --help`"
+        )
 
     def only(self, *keys: str) -> None:
         for key in self.values:
@@ -127,7 +129,7 @@ def _clamp(table: _Table) -> Clamp:
         values = [table.number("value")] * len(features) if features else []
     positions = table.values.get("positions", "all")
     try:
-        return Clamp(table.text("kind"), tuple(features), tuple(values), positions)  # type: ignore[arg-type]
+        return Clamp(table.text("kind").replace("_", "-"), tuple(features), tuple(values), positions)  # type: ignore[arg-type]
     except SaeVerifyError as error:
         raise _rephrased(table, error) from error  # type: ignore[arg-type]
 

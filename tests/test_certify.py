@@ -205,3 +205,21 @@ def test_the_problem_digest_covers_everything(last: Problem) -> None:
     digests.append(problem_digest(last, dataclasses.replace(weights, model_digest="0" * 64)))
     assert len(set(digests)) == len(digests)
     assert problem_digest(last, locate_weights(last)) == digests[0]
+
+
+def test_a_claim_that_fails_without_perturbation_is_refuted_by_zero(last: Problem) -> None:
+    claim = sv.AtMost(last_readout := -50.0)
+    for radius in (0.0, 0.05):
+        (result,) = sv.certify(some(last, 1, claim=claim, threat=sv.ErrorBall(radius)), settings=QUICK)
+        assert isinstance(result.verdict, Refuted)
+        assert result.radius.attacked == 0.0
+        assert result.lower > last_readout
+        assert result.lower <= result.upper
+
+
+@pytest.mark.parametrize("case", ["refusal", "unlearning"])
+def test_radius_in_units_of_the_error_keeps_its_bound(case: str) -> None:
+    problem = sv.load_problem(CASES / case / "problem_last.toml")
+    threat = dataclasses.replace(problem.threat, relative_to="e", radius=1.0)
+    for result in sv.certify(some(problem, 3, threat=threat), settings=QUICK):
+        assert result.upper - result.lower <= 1e-4 * (result.upper - result.readout_defended)

@@ -77,7 +77,8 @@ def test_check_accepts_and_rejects(certified: tuple[Path, list[dict], int], tmp_
     result = call("check", edited)
     assert result.exit_code == 4
     assert "edited" in result.stdout
-    assert call("check", tmp_path / "missing.cert").exit_code == 4
+    assert call("check", tmp_path / "missing.cert").exit_code == 2
+    assert call("check", edited, "--sae", tmp_path / "missing").exit_code == 2
 
 
 def test_check_wants_the_very_weights(certified: tuple[Path, list[dict], int]) -> None:
@@ -138,6 +139,24 @@ def test_bad_problem_files_are_refused_with_exit_code_2(old: str, tmp_path: Path
     assert result.exit_code == 2, result.output
     assert shown in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = call("certify", short(tmp_path, "problem_last.toml"), "-o", out)
+        assert result.exit_code == 2
+        assert "certificates cannot be written" in result.stderr
+
+
+def test_a_defect_does_not_look_like_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("sae_verify.pipeline.certify", broken)
+    result = call("certify", short(tmp_path, "problem_last.toml"))
+    assert result.exit_code == 70
+    assert "defect" in result.stderr
 
 
 def test_truncated_toml_and_missing_file(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def smallest_radius(
     tau = np.array([instance.tau for instance in batch.instances])
     limit = settings.largest * np.array([instance.norm_h for instance in batch.instances])
     best = _Shortest(tau, np.full(count, np.inf), np.zeros((count, width)))
+    nothing = np.zeros((count, width))
+    best.record(everything, nothing, values(batch, nothing[:, None])[:, 0])
     best.record(everything, known.delta, known.value)
     limit = np.minimum(limit, 1.001 * best.length)  # only what is shorter is looked for
     batch = batch.within(limit)

@@ -121,6 +121,7 @@ def write_certificate(content: dict[str, Any], path: Path) -> None:
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
             json.dump(content, file, allow_nan=False)
+        Path(temporary).chmod(0o644)  # meant to be handed on
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

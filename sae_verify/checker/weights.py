@@ -37,10 +37,11 @@ def load_weights(path: Path, input_scale: float | None) -> Sae:
         return _saelens(path, input_scale)
     if path.suffix == ".npz" or (path / "params.npz").is_file():
         tensors = npz(path if path.suffix == ".npz" else path / "params.npz")
-        lower = {"W_enc": "w_enc", "W_dec": "w_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
-        if set(tensors) != set(lower.values()):
-            raise Rejected(f"{path.name}: a Gemma Scope file holds {sorted(lower.values())}, found {sorted(tensors)}")
-        renamed = {name: tensors[stored] for name, stored in lower.items()}
+        names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+        stored = names if "W_enc" in tensors else tuple(name.lower() for name in names)
+        if set(tensors) != set(stored):
+            raise Rejected(f"{path.name}: a Gemma Scope file holds {sorted(names)}, found {sorted(tensors)}")
+        renamed = {name: tensors[key] for name, key in zip(names, stored, strict=True)}
         return build(renamed, "jumprelu", {}, input_scale)
     if path.suffix == ".safetensors":
         return _plain(path, input_scale)

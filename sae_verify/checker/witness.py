@@ -87,6 +87,9 @@ def check_witness(setting: Setting, step: WitnessStep) -> AcceptedWitness:
     if step.delta.shape != (d,):
         raise Rejected(f"a witness has shape {step.delta.shape}, not ({d},)")
     delta = Ball.exact(step.delta)
+    if not step.delta.any():  # zero moves nothing: it is admissible in every threat model
+        readout = _readout(setting, delta, 0.0) if setting.blocks_after == 0 else None
+        return AcceptedWitness(0.0, within=True, readout=readout, replay=step.replay, dtype=step.dtype)
     held = held_set(setting)
     slack = 0.0
     if held.equal.size:

@@ -162,7 +162,7 @@ def _at_point(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], at: Array,
         return HeldCell(d, sae.W_dec.numpy()[chosen], _rows(point, "decoder", chosen), ())
     sae.normalization.linear_scale(f"the held set {threat.held!r}")
     if threat.held == "preactivations":
-        chosen = np.array(defended)
+        chosen = np.array(defended, dtype=np.intp)
         return HeldCell(d, encoder[chosen], _rows(point, "equal", chosen), ())
     held = np.ones(sae.d_sae, dtype=bool)
     if threat.held == "defended":

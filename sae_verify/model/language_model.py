@@ -31,6 +31,9 @@ class Model:
     path: Path
     stored_exactly: bool
 
+    def __repr__(self) -> str:
+        return f"Model({self.family}, {self.n_layers} blocks, d_model {self.d_model}, {self.dtype}, {self.path})"
+
     @property
     def config(self) -> Any:
         """The Hugging Face configuration."""

@@ -52,31 +52,40 @@ def _reason(result: Result) -> str:
     if verdict.name == "certified":
         trivial = "; trivial: the held equalities leave only delta = 0" if result.trivial else ""
         return f"the checker accepted a proof that readout <= {verdict.report.upper:.6g}{trivial}"
+    if result.readout_defended > verdict.report.at_most:
+        return f"the claim fails without any perturbation: the clamped model's readout is {result.readout_defended:.6g}"
     return f"replayed on the real model, an admissible perturbation reaches {result.lower:.6g}"
 
 
-def table(title: str, results: Iterable[Result]) -> Table:
-    """A table of one case."""
+def table(title: str, results: Iterable[Result], *, wide: bool = True) -> Table:
+    """A table of one case; a narrow one leaves out what matters less than the verdict.
+
+    The radius columns bracket the smallest recovering radius: certified up to the first, attacked at the second number.
+    """
     results = list(results)
     held = results[0].held if results else ""
     view = Table(title=f"{title} · held: {held}", title_justify="left", title_style="bold")
-    view.add_column("prompt", overflow="ellipsis", no_wrap=True, max_width=34)
-    for name in ("base", "clamped", "worst case", "radius / ‖h‖", "radius / ‖e‖"):
-        view.add_column(name, justify="right", no_wrap=True)
-    view.add_column("verdict", no_wrap=True)
-    view.add_column("s", justify="right", no_wrap=True)
+    prompt = 34 if wide else 16
+    view.add_column("prompt", no_wrap=True, width=prompt)
+    extra = ("base", "radius / ‖e‖", "s")
+    for name in ("base", "clamped", "worst case", "radius / ‖h‖", "radius / ‖e‖", "verdict", "s"):
+        if wide or name not in extra:
+            view.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
     for result in results:
         name = result.verdict.name
-        view.add_row(
-            _tail_of(result.prompt, 34),
-            f"{result.readout_base:.2f}",
-            f"{result.readout_defended:.2f}",
-            bracket(result.lower, result.upper, 1.0),
-            bracket(result.radius.certified, result.radius.attacked, result.radius.norm_h),
-            bracket(result.radius.certified, result.radius.attacked, result.radius.norm_e),
-            Text(name + (" (trivial)" if result.trivial and name == "certified" else ""), style=STYLES[name]),
-            f"{result.seconds:.2f}",
-        )
+        cells = {
+            "base": f"{result.readout_base:.2f}",
+            "clamped": f"{result.readout_defended:.2f}",
+            "worst case": bracket(result.lower, result.upper, 1.0),
+            "radius / ‖h‖": bracket(result.radius.certified, result.radius.attacked, result.radius.norm_h),
+            "radius / ‖e‖": bracket(result.radius.certified, result.radius.attacked, result.radius.norm_e),
+            "verdict": Text(
+                name + (" (trivial)" if result.trivial and name == "certified" else ""), style=STYLES[name]
+            ),
+            "s": f"{result.seconds:.2f}",
+        }
+        shown = [cell for name, cell in cells.items() if wide or name not in extra]
+        view.add_row(_tail_of(result.prompt, prompt), *shown)
     return view
 
 

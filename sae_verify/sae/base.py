@@ -45,7 +45,7 @@ class Source:
     model_name: str | None = None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SAE(abc.ABC):
     """A sparse autoencoder at one hook point; subclasses are the architectures.
 
@@ -117,6 +117,10 @@ class SAE(abc.ABC):
     @abc.abstractmethod
     def _feature_vectors(cls) -> tuple[str, ...]:
         """Names of the architecture's own tensors; each has shape (d_sae,)."""
+
+    def __repr__(self) -> str:
+        place = self.source.path or self.source.format
+        return f"{type(self).__name__}({self.d_in} x {self.d_sae}, {self.dtype}, {self.source.hook_name}, {place})"
 
     # --- what it is ---------------------------------------------------------------------------------------------
 

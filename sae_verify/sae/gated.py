@@ -11,7 +11,7 @@ from sae_verify.errors import WeightsError
 from sae_verify.sae.base import SAE
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class GatedSAE(SAE):
     """Gated SAE: z = [gate > 0] relu(magnitude). Source: SAELens `gated`; arXiv 2404.16014.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from sae_verify.sae.base import SAE
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class JumpReLUSAE(SAE):
     """JumpReLU SAE. Source: SAELens `jumprelu`, Gemma Scope; arXiv 2407.14435.
 

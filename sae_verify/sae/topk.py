@@ -12,7 +12,7 @@ from sae_verify.errors import InputError, WeightsError
 from sae_verify.sae.base import SAE
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TopKSAE(SAE):
     """TopK SAE. Source: SAELens `topk`; arXiv 2406.04093.
 

@@ -107,7 +107,7 @@ def test_b_a_kept_topk_code(point: Point) -> None:
 
 
 def test_b_with_the_boundary_is_refuted() -> None:
-    refutation(points(TOPK), lambda p: whole_code_fails(p, strict=False))
+    refutation(points(("topk",)), lambda p: whole_code_fails(p, strict=False))
 
 
 def test_b_with_a_negative_level_is_refuted() -> None:

@@ -8,8 +8,6 @@ from sae_verify.sae.base import SAE, Source
 from sae_verify.sae.formats.settings import build, normalization, tensor_names
 from sae_verify.sae.formats.tensors import read_npz, take
 
-NAMES = {name: name.lower() for name in tensor_names("jumprelu")}
-
 
 def load_gemma_scope(path: Path, input_scale: float | None = None) -> SAE:
     """Read a Gemma Scope SAE.
@@ -23,7 +21,10 @@ def load_gemma_scope(path: Path, input_scale: float | None = None) -> SAE:
 
     """
     file = path / "params.npz" if path.is_dir() else path
-    tensors = take(read_npz(file), tuple(NAMES.values()), file, "Gemma Scope")
-    renamed = {name: tensors[stored] for name, stored in NAMES.items()}
+    stored = read_npz(file)
+    # The released files spell W_enc or w_enc; either, but not a mixture.
+    names = tensor_names("jumprelu")
+    spelling = names if "W_enc" in stored else tuple(name.lower() for name in names)
+    tensors = dict(zip(names, take(stored, spelling, file, "Gemma Scope").values(), strict=True))
     settings = {"apply_b_dec_to_input": False}
-    return build("jumprelu", renamed, settings, normalization("none", input_scale, file), Source("gemma-scope", path))
+    return build("jumprelu", tensors, settings, normalization("none", input_scale, file), Source("gemma-scope", path))
