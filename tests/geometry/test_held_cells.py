@@ -37,7 +37,7 @@ def cells(point: Point, held: str, at: str) -> tuple[HeldCell, HeldCell]:
 
 
 @given(points(), st.sampled_from(["code", "defended"]), st.sampled_from(["x", "h", "both"]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_outer_contains_and_inner_is_contained(point: Point, held: str, at: str) -> None:
     outer, inner = cells(point, held, at)
     features = range(len(point.before)) if held == "code" else point.held

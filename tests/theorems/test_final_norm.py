@@ -107,13 +107,13 @@ def secant_proves(
 
 
 @given(norms())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_a_a_tangent_proves_a_level_of_at_least_zero(n: Norm) -> None:
     assert not (tangent_proves(n) and above_the_level(n))
 
 
 @given(norms())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_b_a_secant_proves_a_negative_level(n: Norm) -> None:
     assert not (secant_proves(n) and above_the_level(n))
 

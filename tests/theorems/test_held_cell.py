@@ -58,13 +58,13 @@ def pointwise_fails(point: Point, *, clip: bool = True, widest: bool = True, sca
 
 
 @given(points(POINTWISE))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_a_each_feature_keeps_its_value_iff(point: Point) -> None:
     assert not pointwise_fails(point)
 
 
 @given(points())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_the_package_computes_the_table(point: Point) -> None:
     on, room = rooms(point)
     assert point.sae.active(point.y).tolist() == on
@@ -101,7 +101,7 @@ def whole_code_fails(point: Point, *, strict: bool = True, clip: bool = True, fo
 
 
 @given(points(TOPK))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_b_a_kept_topk_code(point: Point) -> None:
     assert not whole_code_fails(point)
 
@@ -153,7 +153,7 @@ SHARES = tuple(Fraction(i, 4) for i in range(5))
 
 
 @given(points(TOPK))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_c_a_part_of_a_topk_code(point: Point) -> None:
     for share in SHARES:
         assert not part_fails(point, share)

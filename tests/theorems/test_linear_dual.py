@@ -67,7 +67,7 @@ def fails(
 
 
 @given(weak())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_weak_duality(w: Weak) -> None:
     assert not fails(w)
 

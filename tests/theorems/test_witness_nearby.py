@@ -73,7 +73,7 @@ def premise(n: Near) -> bool:
 
 
 @given(nears())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_an_admissible_point_lies_within_the_distance(n: Near) -> None:
     if not premise(n):
         return
@@ -129,7 +129,7 @@ def test_a_half_space_without_the_reach_is_refuted() -> None:
 
 
 @given(nears())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_the_checkers_distance_covers_the_nearest_exact_point(n: Near) -> None:
     rows = rescaled(np.array(n.m, dtype=float).reshape(-1, D))
     if not rows.size:

@@ -25,6 +25,7 @@ def load_gemma_scope(path: Path, input_scale: float | None = None) -> SAE:
     # The released files spell W_enc or w_enc; either, but not a mixture.
     names = tensor_names("jumprelu")
     spelling = names if "W_enc" in stored else tuple(name.lower() for name in names)
-    tensors = dict(zip(names, take(stored, spelling, file, "Gemma Scope").values(), strict=True))
+    found = take(stored, spelling, file, "Gemma Scope")
+    tensors = {name: found[key] for name, key in zip(names, spelling, strict=True)}
     settings = {"apply_b_dec_to_input": False}
     return build("jumprelu", tensors, settings, normalization("none", input_scale, file), Source("gemma-scope", path))
