@@ -65,12 +65,14 @@ def table(title: str, results: Iterable[Result], *, wide: bool = True) -> Table:
     results = list(results)
     held = results[0].held if results else ""
     view = Table(title=f"{title} · held: {held}", title_justify="left", title_style="bold")
-    prompt = 34 if wide else 16
+    prompt = 34 if wide else 9
     view.add_column("prompt", no_wrap=True, width=prompt)
     extra = ("base", "radius / ‖e‖", "s")
     for name in ("base", "clamped", "worst case", "radius / ‖h‖", "radius / ‖e‖", "verdict", "s"):
-        if wide or name not in extra:
-            view.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
+        if name == "verdict":
+            view.add_column(name, no_wrap=True, min_width=9)
+        elif wide or name not in extra:
+            view.add_column(name, no_wrap=True, justify="right")
     for result in results:
         name = result.verdict.name
         cells = {
