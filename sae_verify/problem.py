@@ -287,7 +287,16 @@ class Problem:
                 rule="the SAE reads one hook point of the model",
                 remedy="pass hook='blocks.6.hook_resid_post'",
             )
-        object.__setattr__(self, "hook", self.model.hook_point(hook))
+        point = self.model.hook_point(hook)
+        object.__setattr__(self, "hook", point)
+        trained = self.sae.source.hook_name
+        # resid_post of one block and resid_pre of the next are the same state.
+        if trained is not None and self.model.hook_point(trained).first_block != point.first_block:
+            raise InputError(
+                f"hook is {str(point)!r} and the SAE's metadata says {trained!r}",
+                rule="an SAE is used where it was trained",
+                remedy="leave hook out, or correct hook_name in the SAE's metadata if that is wrong",
+            )
         if self.sae.d_in != self.model.d_model:
             raise ShapeError(
                 f"the SAE reads {self.sae.d_in} dimensions and the model's residual stream has {self.model.d_model}",

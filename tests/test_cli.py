@@ -122,6 +122,7 @@ BAD = {
     "radius = ": ("radius = -", "radius is -"),
     'held = "code"': ('held = "all"', "held is 'all'"),
     'hook = "blocks.3.hook_resid_post"': ('hook = "blocks.9.hook_resid_post"', "blocks.9"),
+    'hook = "blocks.3.': ('hook = "blocks.2.', "metadata says"),
     'positive = "': ('positive = "un', "un"),
     "at_most = 0.0": ("at_most = 0.0\nextra = 1", "extra"),
     'positions = "all"': ("positions = [99]", "99"),

@@ -16,11 +16,12 @@ from sae_verify.errors import (
     ThreatError,
     UnsupportedError,
 )
+from sae_verify.model import HookPoint
 from sae_verify.problem import AtMost, Clamp, ErrorBall, LogitDifference, Problem, TokenAgainstAll
 
 
 def model(d_model: int = 8) -> SimpleNamespace:
-    return SimpleNamespace(d_model=d_model, hook_point=lambda hook: hook)
+    return SimpleNamespace(d_model=d_model, hook_point=lambda hook: HookPoint.parse(str(hook)))
 
 
 def sae(d_in: int = 8, d_sae: int = 16, hook: str | None = "blocks.0.hook_resid_post") -> SimpleNamespace:
@@ -113,3 +114,10 @@ def test_claims_are_finite() -> None:
 def test_messages_show_value_rule_and_remedy() -> None:
     error = SaeVerifyError("radius is -1", rule="it must be positive", remedy="use 0.1")
     assert str(error) == "radius is -1. it must be positive. use 0.1."
+
+
+def test_an_sae_is_used_where_it_was_trained() -> None:
+    same = problem(hook="blocks.1.hook_resid_pre")  # the state that blocks.0.hook_resid_post names
+    assert str(same.hook) == "blocks.1.hook_resid_pre"
+    with pytest.raises(InputError, match="the SAE's metadata says"):
+        problem(hook="blocks.2.hook_resid_post")
