@@ -30,6 +30,18 @@ CONSTANT_ROUNDING = 2.0**-40
 """Times |beta| . |U_a - U_b|: what two ways to sum the constant may differ by, for up to 8192 terms."""
 LARGEST = 1e3
 """Times ||h||: the largest radius that `certified` tries."""
+FLAT = 1e-14
+"""Times ||w||: a level below this is climbed as zero. This and the next five steer the search, no proof."""
+STALLED = 1e-15
+"""Times ||w|| rho: a gain of less tells nothing more."""
+ON_SPHERE = 1e-9
+"""Relative: how near to the radius a point counts as on the sphere."""
+SHORT_STEP = (1e-6, 1e-12)
+"""Of the point's length, of the radius: a shorter step is mostly rounding and is not prolonged."""
+SETTLED = 1e-8
+"""Relative: s and m that move by less have settled."""
+RADIUS_PRECISION = 1e-10
+"""Relative: how sharply the largest certified radius is sought."""
 FAMILY = 8
 """Members of a one-against-all family that are tried; any one of them is a sound bound."""
 
@@ -93,7 +105,7 @@ class _Search:
     def climb(self, t: float, radius: float, delta: Array) -> Array:
         """The maximiser of w.z - t rho over cell and ball, t >= 0, from delta: each step ascends a concave function."""
         cell, norm = self.instance.outer, self.instance.final_norm
-        if t <= 1e-14 * self.size:
+        if t <= FLAT * self.size:
             return worst_case(cell, self.w, radius).delta
         best, shortest, before = -np.inf, np.inf, delta
         for _ in range(200):
@@ -106,9 +118,9 @@ class _Search:
             moved = self.further(t, radius, delta, project(cell, target, radius))
             moved = self.further(t, radius, before, moved)  # straight across a zigzag
             step = float(np.linalg.norm(moved - delta))
-            if value <= best + 1e-15 * self.size * rho:
+            if value <= best + STALLED * self.size * rho:
                 # Values tell no more. Off the sphere the proof needs delta itself: go on while steps get shorter.
-                if step >= shortest or np.linalg.norm(delta) >= radius * (1.0 - 1e-9):
+                if step >= shortest or np.linalg.norm(delta) >= radius * (1.0 - ON_SPHERE):
                     break
                 shortest = step
             best, before, delta = max(best, value), delta, moved
@@ -117,7 +129,7 @@ class _Search:
     def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
         """The best point of the ray from start through end in cell and ball: rho is flat along z; steps are short."""
         cell, step = self.instance.outer, end - start
-        if np.linalg.norm(step) <= max(1e-6 * np.linalg.norm(end), 1e-12 * radius):
+        if np.linalg.norm(step) <= max(SHORT_STEP[0] * np.linalg.norm(end), SHORT_STEP[1] * radius):
             return end  # mostly rounding, which a long step would blow up
         step = cell.free_part(step)
         along, here = self.instance.final_norm.centre(step), self.at(start)
@@ -177,7 +189,7 @@ class _Search:
             mean = float(optimum.delta.mean()) if centred else 0.0
             square = fixed + d * mean * mean + 2 * float((self.zh - mean) @ optimum.delta)
             aim = float(np.sqrt(max(square, self.d_epsilon)))
-            if abs(aim - s) + np.sqrt(d) * abs(mean - m) <= 1e-8 * s:
+            if abs(aim - s) + np.sqrt(d) * abs(mean - m) <= SETTLED * s:
                 break
             if step < 8:
                 s, m = aim, mean
@@ -278,7 +290,7 @@ class _Search:
         while excess(high) <= 0 and high < LARGEST * self.instance.norm_h:
             low, high = high, min(4 * high, LARGEST * self.instance.norm_h)
         if excess(high) > 0:
-            brentq(excess, low, high, xtol=1e-10 * high, rtol=np.float64(1e-10))
+            brentq(excess, low, high, xtol=RADIUS_PRECISION * high, rtol=np.float64(RADIUS_PRECISION))
         radius = max(radius for radius in list(tried) if excess(radius) <= 0)
         return tried[radius], radius
 

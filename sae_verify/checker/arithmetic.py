@@ -174,6 +174,14 @@ def norm(x: Ball) -> Ball:
     return Ball(result.mid * scale, up(result.rad * scale))
 
 
+def row_lengths(rows: Array) -> Array:
+    """Upper bounds of the l2 norms of (n, d) rows of floats, for d up to 2^20.
+
+    The factor covers gamma_d and the root; the constant covers squares that vanish below the float range.
+    """
+    return np.sqrt(np.einsum("nd,nd->n", rows, rows)) * (1 + 2.0**-30) + 2.0**-500
+
+
 def exp(a: Array) -> Ball:
     """Exp of exact floats, by the standard library's correctly rounded decimal arithmetic.
 

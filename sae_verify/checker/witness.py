@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arithmetic import Array, Ball, combine, norm, sqrt, up
+from .arithmetic import Array, Ball, combine, norm, row_lengths, sqrt, up
 from .bounds import final_state, value_at
 from .errors import Rejected
 from .format import WitnessStep
@@ -75,9 +75,7 @@ def held_set(setting: Setting) -> HeldSet:
         parts = [part for point in setting.points for part in constraints_at(setting, point)]
         equal = rescaled(np.concatenate([np.zeros((0, setting.head.d_model)), *(part.equal for part in parts)]))
         bounded = tuple(part for part in parts if part.upper.size)
-        # The sum of squares of denormal-sized entries may vanish; the constant covers it.
-        lengths = (np.sqrt(np.einsum("nd,nd->n", p.upper, p.upper)) * (1 + 2.0**-30) + 2.0**-500 for p in bounded)
-        cache["held"] = HeldSet(equal, reach(equal), bounded, tuple(lengths))
+        cache["held"] = HeldSet(equal, reach(equal), bounded, tuple(row_lengths(part.upper) for part in bounded))
     return cache["held"]
 
 
@@ -131,10 +129,8 @@ def _against_all(setting: Setting, delta: Ball, slack: float) -> float:
     for start in range(0, vocabulary, BLOCK):
         rows = Ball.exact(chosen) - Ball.exact(head.unembedding.float64(slice(start, start + BLOCK)))  # (n, d)
         gained = rows * head.gain  # (n, d); the projection in w is left to z, which is centred, and shortens w
-        size = gained.magnitude
-        length = np.sqrt(np.einsum("nd,nd->n", size, size)) * (1 + 2.0**-30) + 2.0**-500
-        reach = Ball(np.zeros(length.shape), up(length * slack))
-        numerator = (combine(z, Ball(gained.mid.T, gained.rad.T)) + reach) * root
+        nearby = up(row_lengths(gained.magnitude) * slack)
+        numerator = (combine(z, Ball(gained.mid.T, gained.rad.T)) + Ball(np.zeros(nearby.shape), nearby)) * root
         constant = combine(Ball.exact(head.shift), Ball(rows.mid.T, rows.rad.T))
         low = (numerator / rho + constant).low
         if start <= positive < start + BLOCK:
