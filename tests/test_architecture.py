@@ -89,7 +89,7 @@ def test_heavy_packages_stay_where_they_belong(package: str) -> None:
 def test_the_checker_needs_numpy_and_the_standard_library_alone() -> None:
     import sys
 
-    for file in (PACKAGE / "checker").glob("*.py"):
+    for file in (PACKAGE / "checker").rglob("*.py"):
         for name in imports(file):
             top = name.split(".")[0]
             assert top in sys.stdlib_module_names | {"numpy"} or name.startswith("sae_verify.checker"), name

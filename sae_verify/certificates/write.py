@@ -59,11 +59,11 @@ def certificate(
         "semantics": SEMANTICS,
         "weights": {
             "sae": {
-                "path": _relative(weights.sae_path, directory),
+                "path": relative(weights.sae_path, directory),
                 "sha256": weights.sae_digest,
                 "input_scale": weights.input_scale,
             },
-            "model": {"path": _relative(weights.model_path, directory), "sha256": weights.model_digest},
+            "model": {"path": relative(weights.model_path, directory), "sha256": weights.model_digest},
         },
         "problem": asked,
         "x": x,
@@ -74,7 +74,8 @@ def certificate(
     return {**content, "sha256": digest_json(content)}
 
 
-def _relative(path: Path, directory: Path) -> str:
+def relative(path: Path, directory: Path) -> str:
+    """The path as recorded in a file of this directory."""
     return Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()
 
 

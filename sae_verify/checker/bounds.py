@@ -37,7 +37,7 @@ def _final_norm(setting: Setting, step: BoundStep) -> None:
     w, constant = setting.readout(step.against)
     t = float((Ball.exact(step.value) - constant).low)
     zh, radius = setting.centred_h, Ball.exact(step.radius)
-    held, cost = setting.held(step.multipliers)
+    held, cost = setting.cell.span(step.multipliers)
     if t >= 0:
         # rho(z) >= q.z + q0 sqrt(d eps0) for every |q|^2 + q0^2 <= 1.
         if step.tangent is None or step.tangent.shape != w.mid.shape or (step.secant, step.mean) != (None, None):
@@ -87,7 +87,7 @@ def _pinned(setting: Setting, step: BoundStep) -> None:
 
 def held_rows(setting: Setting, step: BoundStep) -> Array:
     """The normals of the held equalities that a pinned step names, (n, d); the values beside them play no part."""
-    setting.held(step.multipliers)  # the same rules decide which features may be used
+    setting.cell.span(step.multipliers)  # the same rules decide which features may be used
     rows = [np.zeros((0, setting.head.d_model))]
     for _, equal, upper, decoder in step.multipliers:
         if upper.features.size:

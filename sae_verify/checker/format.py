@@ -7,16 +7,15 @@ not truth: what the numbers prove is decided in the other files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .arithmetic import Array
 from .errors import Rejected
 from .files import digest_json, regular, strict_json
+from .multipliers import Multipliers, read_multipliers
+from .reader import Reader
 
 FORMAT = "sae_verify certificate"
 VERSION = 1
@@ -77,25 +76,6 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse:
-    """Multipliers of some features."""
-
-    features: np.ndarray
-    values: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Multipliers:
-    """Multipliers by point (`x`, `h`) and role (equal, upper, decoder)."""
-
-    points: dict[str, tuple[Sparse, Sparse, Sparse]]
-
-    def __iter__(self) -> Iterator[tuple[str, Sparse, Sparse, Sparse]]:
-        for point, roles in self.points.items():
-            yield point, *roles
-
-
-@dataclass(frozen=True, eq=False)
 class BoundStep:
     """One claimed bound: readout <= value for every admissible delta within `radius` (absolute; None: every radius)."""
 
@@ -136,66 +116,6 @@ class Certificate:
     digest: str
 
 
-class _Reader:
-    """Typed access to one JSON object; every key must be asked for, and no other may be there."""
-
-    def __init__(self, value: Any, where: str, keys: tuple[str, ...]) -> None:
-        if not isinstance(value, dict) or set(value) != set(keys):
-            found = str(sorted(value))[:200] if isinstance(value, dict) else type(value).__name__
-            raise Rejected(f"{where}: expected the keys {sorted(keys)}, found {found}")
-        self._value, self._where = value, where
-
-    def raw(self, key: str) -> Any:
-        return self._value[key]
-
-    def fail(self, key: str, rule: str) -> Rejected:
-        return Rejected(f"{self._where}.{key}: {rule}, found {str(self._value[key])[:80]!r}")
-
-    def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
-        value = self._value[key]
-        if not isinstance(value, str) or (allowed is not None and value not in allowed):
-            raise self.fail(key, f"must be one of {', '.join(allowed)}" if allowed else "must be a string")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._value[key]
-        if not _is_float(value):
-            raise self.fail(key, "must be a float64 up to 1e300")
-        return float(value)
-
-    def integer(self, key: str) -> int:
-        value = self._value[key]
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
-            raise self.fail(key, "must be an integer from 0")
-        return value
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        value = self._value[key]
-        good = isinstance(value, list) and all(
-            isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**40 for v in value
-        )
-        if not good:
-            raise self.fail(key, "must be a list of integers from 0")
-        return tuple(value)
-
-    def features(self, key: str) -> tuple[int, ...]:
-        result = self.integers(key)
-        if len(set(result)) != len(result):
-            raise self.fail(key, "repeats a feature")
-        return result
-
-    def numbers(self, key: str) -> Array:
-        value = self._value[key]
-        if not isinstance(value, list) or not all(map(_is_float, value)):
-            raise self.fail(key, "must be a list of float64 up to 1e300")
-        return np.array(value, dtype=np.float64)
-
-
-def _is_float(value: Any) -> bool:
-    """Whether a JSON number is exactly a float64 of a size that is taken; an integer beyond 2^53 may not be."""
-    return type(value) in (int, float) and abs(value) <= 1e300 and float(value) == value
-
-
 def read_certificate(path: Path) -> Certificate:
     """Parse and validate one file.
 
@@ -228,7 +148,7 @@ def parse_certificate(content: Any) -> Certificate:
         "digest",
         "sha256",
     )
-    top = _Reader(content, "certificate", keys)
+    top = Reader(content, "certificate", keys)
     if top.raw("format") != FORMAT or top.raw("version") != VERSION or isinstance(top.raw("version"), bool):
         raise Rejected(f"the format and version are not {FORMAT!r} {VERSION}")
     if top.raw("semantics") != SEMANTICS:
@@ -236,9 +156,9 @@ def parse_certificate(content: Any) -> Certificate:
     unsigned = {key: value for key, value in content.items() if key != "sha256"}
     if top.text("sha256") != digest_json(unsigned):
         raise Rejected("the file was edited: its SHA-256 does not match its content")
-    weights = _Reader(top.raw("weights"), "weights", ("sae", "model"))
-    sae = _Reader(weights.raw("sae"), "weights.sae", ("path", "sha256", "input_scale"))
-    model = _Reader(weights.raw("model"), "weights.model", ("path", "sha256"))
+    weights = Reader(top.raw("weights"), "weights", ("sae", "model"))
+    sae = Reader(weights.raw("sae"), "weights.sae", ("path", "sha256", "input_scale"))
+    model = Reader(weights.raw("model"), "weights.model", ("path", "sha256"))
     identity = {
         "problem": content["problem"],
         "x": content["x"],
@@ -267,12 +187,12 @@ def parse_certificate(content: Any) -> Certificate:
 
 
 def _problem(value: Any) -> Problem:
-    top = _Reader(value, "problem", ("hook", "tokens", "text", "clamp", "threat", "readout", "at_most"))
+    top = Reader(value, "problem", ("hook", "tokens", "text", "clamp", "threat", "readout", "at_most"))
     top.text("text")
     hook = re.fullmatch(r"blocks\.(0|[1-9][0-9]{0,5})\.hook_(resid_pre|resid_post)", top.text("hook"))
     if hook is None:
         raise top.fail("hook", "must name a residual stream")
-    clamp = _Reader(top.raw("clamp"), "problem.clamp", ("kind", "features", "values", "positions"))
+    clamp = Reader(top.raw("clamp"), "problem.clamp", ("kind", "features", "values", "positions"))
     positions = clamp.raw("positions")
     parsed = Clamp(
         kind=clamp.text("kind", ("set", "scale", "set-if-active", "add", "drop-error")),
@@ -286,7 +206,7 @@ def _problem(value: Any) -> Problem:
         raise clamp.fail("features", "must not be empty")
     if isinstance(parsed.positions, tuple) and not 0 < len(parsed.positions) == len(set(parsed.positions)):
         raise clamp.fail("positions", "must not be empty or repeat a position")
-    threat = _Reader(top.raw("threat"), "problem.threat", ("radius", "relative_to", "held", "at", "features"))
+    threat = Reader(top.raw("threat"), "problem.threat", ("radius", "relative_to", "held", "at", "features"))
     radius = threat.number("radius")
     if radius < 0:
         raise threat.fail("radius", "must not be negative")
@@ -294,7 +214,7 @@ def _problem(value: Any) -> Problem:
     chosen = None if threat.raw("features") is None else threat.features("features")
     if chosen is not None and (held in ("free", "code") or not chosen):
         raise threat.fail("features", f"must be null, or for held={held!r} name what is held")
-    readout = _Reader(top.raw("readout"), "problem.readout", ("kind", "positive", "negative"))
+    readout = Reader(top.raw("readout"), "problem.readout", ("kind", "positive", "negative"))
     kind = readout.text("kind", ("logit-difference", "token-against-all"))
     tokens = top.integers("tokens")
     if not tokens:
@@ -321,14 +241,14 @@ def _problem(value: Any) -> Problem:
     )
 
 
-def _null(reader: _Reader, key: str) -> None:
+def _null(reader: Reader, key: str) -> None:
     if reader.raw(key) is not None:
         raise reader.fail(key, "must be null")
 
 
 def _bound(value: Any, where: str) -> BoundStep:
     keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean")
-    step = _Reader(value, where, keys)
+    step = Reader(value, where, keys)
     radius = None if step.raw("radius") is None else step.number("radius")
     if radius is not None and radius < 0:
         raise step.fail("radius", "must not be negative")
@@ -338,31 +258,13 @@ def _bound(value: Any, where: str) -> BoundStep:
         radius=radius,
         value=step.number("value"),
         against=None if step.raw("against") is None else step.integer("against"),
-        multipliers=_multipliers(step.raw("multipliers"), f"{where}.multipliers"),
+        multipliers=read_multipliers(step.raw("multipliers"), f"{where}.multipliers"),
         tangent=None if step.raw("tangent") is None else step.numbers("tangent"),
         secant=None if step.raw("secant") is None else step.number("secant"),
         mean=None if step.raw("mean") is None else step.number("mean"),
     )
 
 
-def _multipliers(value: Any, where: str) -> Multipliers:
-    if not isinstance(value, dict) or not set(value) <= {"x", "h"}:
-        raise Rejected(f"{where}: multipliers are given by point, x or h")
-    points = {}
-    for point, roles in value.items():
-        reader = _Reader(roles, f"{where}.{point}", ("equal", "upper", "decoder"))
-        points[point] = tuple(_sparse(reader.raw(r), f"{where}.{point}.{r}") for r in ("equal", "upper", "decoder"))
-    return Multipliers(points)
-
-
-def _sparse(value: Any, where: str) -> Sparse:
-    reader = _Reader(value, where, ("features", "values"))
-    features, values = reader.features("features"), reader.numbers("values")
-    if len(features) != len(values):
-        raise reader.fail("values", "must be one a feature")
-    return Sparse(np.array(features, dtype=np.intp), values)
-
-
 def _witness(value: Any, where: str) -> WitnessStep:
-    step = _Reader(value, where, ("delta", "replay", "dtype"))
+    step = Reader(value, where, ("delta", "replay", "dtype"))
     return WitnessStep(delta=step.numbers("delta"), replay=step.number("replay"), dtype=step.text("dtype"))

@@ -24,7 +24,7 @@ def rescaled(rows: Array) -> Array:
     return upright[list({row.tobytes(): i for i, row in enumerate(upright)}.values())]
 
 
-def _defect(left: Array, right: Array) -> float:
+def defect(left: Array, right: Array) -> float:
     """An upper bound of ||I - left @ right||_F, for floats, in exact reals."""
     n = left.shape[1]
     difference = left @ right
@@ -33,7 +33,7 @@ def _defect(left: Array, right: Array) -> float:
     return float(norm(Ball(difference.ravel(), error.ravel())).high)
 
 
-def _inverse(rows: Array) -> Array:
+def approximate_inverse(rows: Array) -> Array:
     """An approximate inverse; nothing is assumed of it."""
     try:
         return np.asarray(np.linalg.pinv(rows), dtype=np.float64)
@@ -46,7 +46,7 @@ def spans_everything(rows: Array) -> bool:
     rows = rescaled(rows)
     if rows.shape[0] < rows.shape[1]:
         return False
-    return bool(_defect(_inverse(rows), rows) < 1.0)
+    return bool(defect(approximate_inverse(rows), rows) < 1.0)
 
 
 def reach(rows: Array) -> float:
@@ -61,8 +61,8 @@ def reach(rows: Array) -> float:
         return 0.0
     if rows.shape[0] > rows.shape[1]:
         raise Rejected(f"{rows.shape[0]} held equalities in {rows.shape[1]} dimensions are not independent")
-    inverse = _inverse(rows)
-    defect = _defect(rows, inverse)
-    if not defect < 0.5:
+    inverse = approximate_inverse(rows)
+    miss = defect(rows, inverse)
+    if not miss < 0.5:
         raise Rejected("the held equalities are not provably independent, so no exact point is known near the witness")
-    return float((norm(Ball.exact(inverse.ravel())) / (Ball.exact(1.0) - Ball.exact(defect))).high)
+    return float((norm(Ball.exact(inverse.ravel())) / (Ball.exact(1.0) - Ball.exact(miss))).high)

@@ -11,9 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
-from .arithmetic import Ball, combine, dot, hull, norm, sqrt, total
+from .arithmetic import Ball, dot, hull, norm, sqrt, total
+from .cell import Cell
 from .errors import Rejected
-from .format import Certificate, Multipliers
+from .format import Certificate
 from .model import Head
 from .sae import Sae, State, decode, state, write
 
@@ -51,6 +52,11 @@ class Setting:
         return Ball.exact(self.certificate.x)
 
     @cached_property
+    def state_x(self) -> State:
+        """The whole code at x."""
+        return state(self.sae, self.x)
+
+    @cached_property
     def h(self) -> Ball:
         """The defended state: x with the clamp applied at this position."""
         clamp = self.certificate.problem.clamp
@@ -59,7 +65,7 @@ class Setting:
         features = np.array(clamp.features, dtype=np.intp)
         values = Ball.exact(np.array(clamp.values))
         everything = clamp.kind == "drop-error"
-        now = self.full_state("x") if everything else state(self.sae, self.x, features)
+        now = self.state_x if everything else state(self.sae, self.x, features)
         if everything:
             code = Ball(now.value.mid.copy(), now.value.rad.copy())
             code.mid[features], code.rad[features] = values.mid, 0.0
@@ -86,7 +92,7 @@ class Setting:
     @cached_property
     def error_term(self) -> Ball:
         """E = x - D(E(x)), (d,)."""
-        return self.x - decode(self.sae, self.full_state("x").value, self.x)
+        return self.x - decode(self.sae, self.state_x.value, self.x)
 
     @cached_property
     def norm_h(self) -> Ball:
@@ -107,30 +113,15 @@ class Setting:
         unit = {"absolute": Ball.exact(1.0), "h": self.norm_h, "e": self.norm_e}[threat.relative_to]
         return Ball.exact(threat.radius) * unit
 
-    def point(self, name: str) -> Ball:
-        """The residual at which something is held: `x` or `h`."""
-        return self.x if name == "x" else self.h
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        """Where the threat model holds features."""
-        at = self.certificate.problem.threat.at
-        return ("x", "h") if at == "both" else (at,)
-
-    def full_state(self, point: str) -> State:
-        """The whole code at x or h."""
-        cache = self.__dict__.setdefault("_states", {})
-        if point not in cache:
-            cache[point] = state(self.sae, self.point(point))
-        return cache[point]
-
-    def state_of(self, point: str, features: np.ndarray) -> State:
-        """Part of the code at x or h; TopK compares all features anyway."""
-        if self.sae.architecture == "topk":
-            every = self.full_state(point)
-            room = None if every.room is None else every.room[features]
-            return State(features, every.value[features], every.on[features], every.off[features], room)
-        return state(self.sae, self.point(point), features)
+    @cached_property
+    def cell(self) -> Cell:
+        """What the threat model holds, and where."""
+        problem = self.certificate.problem
+        threat = problem.threat
+        names = ("x", "h") if threat.at == "both" else (threat.at,)
+        points = {name: self.x if name == "x" else self.h for name in names}
+        known = {"x": self.state_x} if "state_x" in self.__dict__ else {}
+        return Cell(self.sae, points, threat.held, threat.features, problem.clamp.features, known)
 
     def readout(self, against: int | None) -> tuple[Ball, Ball]:
         """(w, constant): readout = w . z / rho + constant, with z the (centred) final residual; w is (d,), centred.
@@ -167,61 +158,3 @@ class Setting:
     def d_epsilon(self) -> Ball:
         """D * epsilon of the final norm: rho^2 = ||z||^2 + d epsilon."""
         return Ball.exact(float(self.head.d_model)) * Ball.exact(self.head.epsilon)
-
-    def held(self, multipliers: Multipliers) -> tuple[Ball, Ball]:
-        """(v, c) with v . delta <= c for every admissible delta, from multipliers of the held constraints.
-
-        Theorem: held-cell. An equality's multiplier may have any sign and costs nothing; a half-space's must not be
-        negative and costs its room. A feature that rounding cannot place is used as the weaker half-space only.
-        """
-        threat = self.certificate.problem.threat
-        v, cost = Ball.exact(np.zeros(self.head.d_model)), Ball.exact(0.0)
-        for point, equal, upper, decoder in multipliers:
-            if point not in self.points:
-                raise Rejected(f"nothing is held at {point}")
-            if equal.features.size:
-                self._allowed(equal.features, "equal")
-                if threat.held != "preactivations" and not self.state_of(point, equal.features).on.all():
-                    raise Rejected(f"an equality is used for a feature that may be off at {point}")
-                v = v + combine(Ball.exact(equal.values), Ball.exact(self.sae.W_enc[:, equal.features].T))
-            if upper.features.size:
-                self._allowed(upper.features, "upper")
-                if (upper.values < 0).any():
-                    raise Rejected("a half-space has a negative multiplier")
-                now = self.state_of(point, upper.features)
-                assert now.room is not None  # _allowed has refused normalisations that are not affine
-                room = Ball.between(np.maximum(now.room.high, 0.0), np.maximum(now.room.high, 0.0))
-                v = v + combine(Ball.exact(upper.values), Ball.exact(self.sae.W_enc[:, upper.features].T))
-                cost = cost + dot(Ball.exact(upper.values), room)
-            if decoder.features.size:
-                self._allowed(decoder.features, "decoder")
-                if threat.features is None and not self.state_of(point, decoder.features).on.all():
-                    raise Rejected(f"a decoder row is used for a feature that may be off at {point}")
-                v = v + combine(Ball.exact(decoder.values), Ball.exact(self.sae.W_dec[decoder.features]))
-        return v, cost
-
-    def _allowed(self, features: np.ndarray, role: str) -> None:
-        """Whether the threat model holds these features in this role; otherwise a rejection."""
-        problem = self.certificate.problem
-        threat = problem.threat
-        if features.min() < 0 or features.max() >= self.sae.W_enc.shape[1]:
-            raise Rejected("a multiplier's feature is out of range")
-        roles = {
-            "free": (),
-            "preactivations": ("equal",),
-            "defended": ("equal", "upper"),
-            "code": ("equal", "upper"),
-            "unreachable": ("decoder",),
-        }[threat.held]
-        if role not in roles:
-            raise Rejected(f"held={threat.held!r} gives no {role!r} constraint")
-        if role != "decoder" and not self.sae.affine:
-            raise Rejected(f"with normalisation {self.sae.normalization!r} the held cell is no polyhedron")
-        if threat.held == "code" or (threat.held == "unreachable" and threat.features is None):
-            return
-        defended = problem.clamp.features if threat.features is None else threat.features
-        if not set(features.tolist()) <= set(defended):
-            raise Rejected("a multiplier is given for a feature that is not held")
-        if role == "upper" and self.sae.architecture == "topk":
-            # Other features may push a defended one out of the top k, so being off is no half-space.
-            raise Rejected("for TopK the defended set has no half-spaces")

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from sae_verify.checker import Rejected
+from sae_verify.checker.admissible import constraints_at
 from sae_verify.checker.arithmetic import Ball
 from sae_verify.checker.files import Tensor
-from sae_verify.checker.format import Certificate, Clamp, Multipliers, Problem, Readout, Sparse, Threat
+from sae_verify.checker.format import Certificate, Clamp, Problem, Readout, Threat
 from sae_verify.checker.model import Head
+from sae_verify.checker.multipliers import Multipliers, Sparse
 from sae_verify.checker.sae import Sae
 from sae_verify.checker.setting import Setting
-from sae_verify.checker.witness import constraints_at
 
 D, M = 3, 7
 GRID = np.array(list(product(np.arange(-4, 5) * 0.5, repeat=D)))  # (729, 3)
@@ -96,7 +97,7 @@ def test_what_is_used_is_true_and_what_is_demanded_is_enough(kind: str, held: st
         h = x + clamp.values[0] / unit * sae.W_dec[clamp.features[0]] / sae.input_scale
         if unit in (3.0, 5.0):
             continue  # a division that is not exact
-        places = [y for name, y in (("x", x), ("h", h)) if name in setting.points]
+        places = [y for name, y in (("x", x), ("h", h)) if name in setting.cell.points]
         which = list(range(M)) if held == "code" else list(chosen)
         if held == "preactivations":
             kept = (GRID @ sae.W_enc[:, which] == 0).all(axis=1)
@@ -105,18 +106,18 @@ def test_what_is_used_is_true_and_what_is_demanded_is_enough(kind: str, held: st
             for y in places:
                 kept &= (encode(sae, y + GRID)[:, which] == encode(sae, y[None])[:, which]).all(axis=1)
         # Whatever inequality the checker lets a bound use holds for every perturbation that keeps what is held.
-        for point, feature, sign, role in product(setting.points, range(M), (1.0, -1.0), ("equal", "upper")):
+        for point, feature, sign, role in product(setting.cell.points, range(M), (1.0, -1.0), ("equal", "upper")):
             entry = Sparse(np.array([feature]), np.array([sign]))
             roles = (entry, NONE, NONE) if role == "equal" else (NONE, entry, NONE)
             try:
-                v, cost = setting.held(Multipliers({point: roles}))
+                v, cost = setting.cell.span(Multipliers({point: roles}))
             except Rejected:
                 continue
             used += 1
             assert (GRID[kept] @ v.mid <= cost.high).all(), (sae, x, point, feature, role)
         # Whatever passes as an admissible witness keeps what is held.
         admitted = np.ones(len(GRID), dtype=bool)
-        for part in (part for point in setting.points for part in constraints_at(setting, point)):
+        for part in (part for point in setting.cell.points for part in constraints_at(setting.cell, point)):
             moved = GRID @ part.upper.T
             good = (moved < part.room) if part.strict else (moved <= part.room)
             admitted &= (GRID @ part.equal.T == 0).all(axis=1) & (good | ~part.upper.any(axis=1)).all(axis=1)
@@ -133,7 +134,7 @@ def test_a_defended_set_may_be_empty() -> None:
         setting = setting_of(
             random_sae(rng, kind), np.ones(D), "defended", "h", None, Clamp("drop-error", (), (), "all")
         )
-        for part in constraints_at(setting, "h"):
+        for part in constraints_at(setting.cell, "h"):
             assert part.equal.shape[0] == 0 or kind.startswith("topk")
 
 
@@ -143,7 +144,7 @@ def test_scores_beyond_the_range_of_floats_are_not_ranked() -> None:
     huge = Sae(**{**sae.__dict__, "W_enc": sae.W_enc * 1e200})
     setting = setting_of(huge, np.array([1e150, -1e150, 1e150]), "code", "x", None, Clamp("add", (0,), (0.0,), "all"))
     with np.errstate(all="ignore"):
-        state = setting.full_state("x")
+        state = setting.cell.full_state("x")
         unbounded = ~(np.isfinite(state.value.mid) & np.isfinite(state.value.rad))
         assert not (state.on & unbounded).any()
         assert unbounded.any()

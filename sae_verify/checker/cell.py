@@ -1,0 +1,113 @@
+"""What is held of an SAE's code, and where: the constraints that admissible perturbations obey, in exact reals.
+
+Theorem: held-cell. Nothing derived is read from a certificate: which features are on and how much room the others have
+is recomputed with outward rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .arithmetic import Ball, combine, dot
+from .errors import Rejected
+from .multipliers import Multipliers
+from .sae import Sae, State, state
+
+HELD = ("free", "preactivations", "defended", "code", "unreachable")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The held cell of one prompt.
+
+    Attributes:
+        sae: decoded weights.
+        points: where something is held, by name.
+        held: one of `HELD`.
+        features: S of the threat model; None takes the clamp's (or, for `unreachable`, the active ones).
+        clamped: the clamp's features.
+        states: whole codes that are already known, by point; filled as they are asked for.
+    """
+
+    sae: Sae
+    points: Mapping[str, Ball]
+    held: str
+    features: tuple[int, ...] | None
+    clamped: tuple[int, ...]
+    states: dict[str, State] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """S, the features that `preactivations` and `defended` speak of."""
+        return self.clamped if self.features is None else self.features
+
+    def full_state(self, point: str) -> State:
+        """The whole code at x or h."""
+        if point not in self.states:
+            self.states[point] = state(self.sae, self.points[point])
+        return self.states[point]
+
+    def state_of(self, point: str, features: np.ndarray) -> State:
+        """Part of the code at x or h; TopK compares all features anyway."""
+        if self.sae.architecture == "topk":
+            every = self.full_state(point)
+            room = None if every.room is None else every.room[features]
+            return State(features, every.value[features], every.on[features], every.off[features], room)
+        return state(self.sae, self.points[point], features)
+
+    def span(self, multipliers: Multipliers) -> tuple[Ball, Ball]:
+        """(v, c) with v . delta <= c for every admissible delta, from multipliers of the held constraints.
+
+        Theorem: held-cell. An equality's multiplier may have any sign and costs nothing; a half-space's must not be
+        negative and costs its room. A feature that rounding cannot place is used as the weaker half-space only.
+        """
+        v, cost = Ball.exact(np.zeros(self.sae.W_enc.shape[0])), Ball.exact(0.0)
+        for point, equal, upper, decoder in multipliers:
+            if point not in self.points:
+                raise Rejected(f"nothing is held at {point}")
+            if equal.features.size:
+                self._allowed(equal.features, "equal")
+                if self.held != "preactivations" and not self.state_of(point, equal.features).on.all():
+                    raise Rejected(f"an equality is used for a feature that may be off at {point}")
+                v = v + combine(Ball.exact(equal.values), Ball.exact(self.sae.W_enc[:, equal.features].T))
+            if upper.features.size:
+                self._allowed(upper.features, "upper")
+                if (upper.values < 0).any():
+                    raise Rejected("a half-space has a negative multiplier")
+                now = self.state_of(point, upper.features)
+                assert now.room is not None  # _allowed has refused normalisations that are not affine
+                room = Ball.between(np.maximum(now.room.high, 0.0), np.maximum(now.room.high, 0.0))
+                v = v + combine(Ball.exact(upper.values), Ball.exact(self.sae.W_enc[:, upper.features].T))
+                cost = cost + dot(Ball.exact(upper.values), room)
+            if decoder.features.size:
+                self._allowed(decoder.features, "decoder")
+                if self.features is None and not self.state_of(point, decoder.features).on.all():
+                    raise Rejected(f"a decoder row is used for a feature that may be off at {point}")
+                v = v + combine(Ball.exact(decoder.values), Ball.exact(self.sae.W_dec[decoder.features]))
+        return v, cost
+
+    def _allowed(self, features: np.ndarray, role: str) -> None:
+        """Whether the threat model holds these features in this role; otherwise a rejection."""
+        if features.min() < 0 or features.max() >= self.sae.W_enc.shape[1]:
+            raise Rejected("a multiplier's feature is out of range")
+        roles = {
+            "free": (),
+            "preactivations": ("equal",),
+            "defended": ("equal", "upper"),
+            "code": ("equal", "upper"),
+            "unreachable": ("decoder",),
+        }[self.held]
+        if role not in roles:
+            raise Rejected(f"held={self.held!r} gives no {role!r} constraint")
+        if role != "decoder" and not self.sae.affine:
+            raise Rejected(f"with normalisation {self.sae.normalization!r} the held cell is no polyhedron")
+        if self.held == "code" or (self.held == "unreachable" and self.features is None):
+            return
+        if not set(features.tolist()) <= set(self.chosen):
+            raise Rejected("a multiplier is given for a feature that is not held")
+        if role == "upper" and self.sae.architecture == "topk":
+            # Other features may push a defended one out of the top k, so being off is no half-space.
+            raise Rejected("for TopK the defended set has no half-spaces")
