@@ -24,11 +24,12 @@ ALLOWED: dict[str, set[str]] = {
     "problem_file": {"errors", "problem", "sae", "model"},
     "pipeline": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},
     "report": {"verdict"},
+    "testing": {"errors", "problem", "sae", "model", "geometry"},
 }
 """What each part may import of the others; the command line and the package's own __init__ may import everything."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    "torch": {"sae", "model", "attacks", "geometry"},
+    "torch": {"sae", "model", "attacks", "geometry", "testing"},
     "transformers": {"model"},
     "cvxpy": {"geometry"},
     "scipy": {"geometry", "bounds"},

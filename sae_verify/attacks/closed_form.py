@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
-from sae_verify.geometry.worst_case import inside, worst_case
+from sae_verify.geometry.worst_case import worst_case
 
 
 def value_and_gradient(batch: Batch, delta: Array) -> tuple[Array, Array]:

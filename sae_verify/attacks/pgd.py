@@ -13,8 +13,9 @@ import numpy as np
 from sae_verify.attacks.closed_form import first_order, value_and_gradient, values
 from sae_verify.attacks.projection import project_batch
 from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
-from sae_verify.geometry.worst_case import inside, worst_case
+from sae_verify.geometry.worst_case import worst_case
 
 POLISH = 40
 """Conditional-gradient steps at most."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
-from sae_verify.geometry.worst_case import inside, project
+from sae_verify.geometry.worst_case import project
 
 
 def project_batch(batch: Batch, points: Array, radii: Array) -> Array:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from sae_verify.attacks.closed_form import first_order, value_and_gradient, values
 from sae_verify.attacks.pgd import Attack, Pgd, ascend
 from sae_verify.geometry.held_cell import Array, Indices
+from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
 from sae_verify.geometry.least_norm import least_norm
-from sae_verify.geometry.worst_case import inside
 
 NEWTON = 12
 """Newton steps at most."""

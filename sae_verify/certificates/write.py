@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_verify.bounds import Bound
+from sae_verify.certificates.multipliers import sparse_multipliers
 from sae_verify.certificates.question import question
 from sae_verify.certificates.weights import Weights
 from sae_verify.checker.files import digest_json
@@ -86,33 +87,11 @@ def _bound(bound: Bound, cell: HeldCell) -> dict[str, Any]:
         "radius": bound.radius,
         "value": bound.value,
         "against": bound.against,
-        "multipliers": _multipliers(bound, cell),
+        "multipliers": {} if bound.multipliers is None else sparse_multipliers(bound.multipliers, cell),
         "tangent": None if bound.tangent is None else bound.tangent.tolist(),
         "secant": bound.secant,
         "mean": bound.mean,
     }
-
-
-def _multipliers(bound: Bound, cell: HeldCell) -> dict[str, Any]:
-    if bound.multipliers is None:
-        return {}
-    points: dict[str, dict[str, dict[str, list[Any]]]] = {}
-
-    def role(point: str, name: str) -> dict[str, list[Any]]:
-        roles = points.setdefault(point, {r: {"features": [], "values": []} for r in ("equal", "upper", "decoder")})
-        return roles[name]
-
-    for row, value in zip(cell.rows, bound.multipliers.equal.tolist(), strict=True):
-        entry = role(row.point, row.role)
-        entry["features"].append(row.feature)
-        entry["values"].append(value)
-    for half, (features, values) in zip(cell.half_spaces, bound.multipliers.upper, strict=True):
-        for feature, value in zip(features.tolist(), values.tolist(), strict=True):
-            if value > 0:
-                entry = role(half.point, "upper")
-                entry["features"].append(feature)
-                entry["values"].append(value)
-    return points
 
 
 def write_certificate(content: dict[str, Any], path: Path) -> None:

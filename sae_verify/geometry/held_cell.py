@@ -138,43 +138,63 @@ def held_cell(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, 
         UnsupportedError: pre-activations are held and the SAE's normalisation is not linear.
 
     """
+    return held_cells(sae, threat, defended, x[None], h[None], side)[0]
+
+
+def held_cells(
+    sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, h: Array, side: Side
+) -> list[HeldCell]:
+    """The held cells of many prompts, (B, d) residuals: one pass of the encoder. Arguments and errors as above."""
     points: tuple[Point, ...] = ("x", "h") if threat.at == "both" else (threat.at,)  # type: ignore[assignment]
     parts = [_at_point(sae, threat, defended, x if point == "x" else h, point, side) for point in points]
-    equal = np.concatenate([part.equal for part in parts])
-    return HeldCell(
-        width=sae.d_in,
-        equal=equal,
-        rows=tuple(row for part in parts for row in part.rows),
-        half_spaces=tuple(family for part in parts for family in part.half_spaces),
-    )
+    return [
+        HeldCell(
+            width=sae.d_in,
+            equal=np.concatenate([part.equal for part in token]),
+            rows=tuple(row for part in token for row in part.rows),
+            half_spaces=tuple(family for part in token for family in part.half_spaces),
+        )
+        for token in zip(*parts, strict=True)
+    ]
 
 
-def _at_point(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], at: Array, point: Point, side: Side) -> HeldCell:
-    d = sae.d_in
-    nothing = np.zeros((0, d))
+def _at_point(
+    sae: SAE, threat: ErrorBall, defended: tuple[int, ...], at: Array, point: Point, side: Side
+) -> list[HeldCell]:
+    """What is held at one point of every prompt, (B, d)."""
+    d, count = sae.d_in, len(at)
     if threat.held == "free":
-        return HeldCell(d, nothing, (), ())
+        return [HeldCell(d, np.zeros((0, d)), (), ())] * count
     encoder = sae.W_enc.numpy().T  # (d_sae, d), a view of the weights
     tensor = torch.from_numpy(at)
-    active = sae.active(tensor).numpy()  # (d_sae,)
     if threat.held == "unreachable":
-        chosen = np.flatnonzero(active) if threat.features is None else np.array(threat.features)
-        return HeldCell(d, sae.W_dec.numpy()[chosen], _rows(point, "decoder", chosen), ())
+        if threat.features is not None:
+            return [_equalities(sae, sae.W_dec.numpy(), point, "decoder", np.array(threat.features))] * count
+        active = sae.active(tensor).numpy()
+        return [_equalities(sae, sae.W_dec.numpy(), point, "decoder", np.flatnonzero(on)) for on in active]
     sae.normalization.linear_scale(f"the held set {threat.held!r}")
     if threat.held == "preactivations":
-        chosen = np.array(defended, dtype=np.intp)
-        return HeldCell(d, encoder[chosen], _rows(point, "equal", chosen), ())
+        return [_equalities(sae, encoder, point, "equal", np.array(defended, dtype=np.intp))] * count
     held = np.ones(sae.d_sae, dtype=bool)
     if threat.held == "defended":
         held[:] = False
         held[list(defended)] = True
-    chosen = np.flatnonzero(held & active)
-    room = sae.slack(tensor).numpy()  # (d_sae,)
-    if isinstance(sae, TopKSAE) and not held.all():
-        families = _selection(sae, tensor, active, held, encoder, point) if side == "inner" else ()
-    else:
-        families = (HalfSpaces(point, 1.0, encoder, np.where(~active & held, room, np.inf)),)
-    return HeldCell(d, encoder[chosen], _rows(point, "equal", chosen), families)
+    active, room = sae.active(tensor).numpy(), sae.slack(tensor).numpy()  # (B, d_sae)
+    cells = []
+    for i in range(count):
+        if isinstance(sae, TopKSAE) and not held.all():
+            families = _selection(sae, tensor[i], active[i], held, encoder, point) if side == "inner" else ()
+        else:
+            families = (HalfSpaces(point, 1.0, encoder, np.where(~active[i] & held, room[i], np.inf)),)
+        fixed = _equalities(sae, encoder, point, "equal", np.flatnonzero(held & active[i]))
+        cells.append(HeldCell(d, fixed.equal, fixed.rows, families))
+    return cells
+
+
+def _equalities(
+    sae: SAE, matrix: Array, point: Point, role: Literal["equal", "decoder"], features: NDArray[np.integer]
+) -> HeldCell:
+    return HeldCell(sae.d_in, matrix[features], tuple(Row(point, role, int(f)) for f in features), ())
 
 
 def _selection(
@@ -191,7 +211,3 @@ def _selection(
     off = np.where(~active, (-above - half) / unit, np.inf)
     on = np.where(active & ~held, (above + half) / unit, np.inf)
     return HalfSpaces(point, 1.0, encoder, off), HalfSpaces(point, -1.0, encoder, on)
-
-
-def _rows(point: Point, role: Literal["equal", "decoder"], features: NDArray[np.integer]) -> tuple[Row, ...]:
-    return tuple(Row(point, role, int(feature)) for feature in features)

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sae_verify.errors import UnsupportedError
+from sae_verify.geometry.inside import inside
 from sae_verify.geometry.reference import project_reference, worst_case_reference
-from sae_verify.geometry.worst_case import inside, project, worst_case
+from sae_verify.geometry.worst_case import project, worst_case
 
 from .cells import Case, admissible_samples, cases, cell_of, make_case, violation
 
