@@ -134,6 +134,23 @@ def combine(x: Ball, matrix: Ball) -> Ball:
     return Ball(x.mid @ matrix.mid, up(spread * (1 + 4 * gamma(n)) + n * TINY))
 
 
+def combine_rows(x: Array, rows: Array, lengths: Array) -> Ball:
+    """`x @ rows` for floats x (n,) and rows (n, d) whose l2 norms are at most `lengths`: one pass over the rows.
+
+    The radius of every entry is the rounding of the whole, gamma_n * sum |x_j| ||row_j||: wider than `combine`'s.
+    """
+    n = len(x)
+    spread = gamma(n) * float(np.abs(x) @ lengths) * (1 + 4 * gamma(n)) + n * TINY
+    return Ball(x @ rows, np.full(rows.shape[1], up(spread)))
+
+
+def project_rows(x: Ball, rows: Array, lengths: Array) -> Ball:
+    """`rows @ x` for a vector x (d,) and floats rows (n, d), by Cauchy-Schwarz: one pass over the rows."""
+    d = rows.shape[1]
+    size, lost = float(norm(Ball.exact(x.mid)).high), float(norm(Ball.exact(x.rad)).high)
+    return Ball(rows @ x.mid, up(lengths * up(gamma(d) * size + lost * (1 + 4 * gamma(d)))) + d * TINY)
+
+
 def dot(x: Ball, y: Ball) -> Ball:
     """Inner product of two vectors: a ball of shape ()."""
     result = combine(x, Ball(y.mid[:, None], y.rad[:, None]))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .arithmetic import Ball, combine, dot
+from .arithmetic import Ball, combine, combine_rows, dot
 from .errors import Rejected
-from .multipliers import Multipliers
+from .multipliers import Multipliers, Sparse
 from .sae import Sae, State, state
 
 HELD = ("free", "preactivations", "defended", "code", "unreachable")
@@ -72,7 +72,7 @@ class Cell:
                 self._allowed(equal.features, "equal")
                 if self.held != "preactivations" and not self.state_of(point, equal.features).on.all():
                     raise Rejected(f"an equality is used for a feature that may be off at {point}")
-                v = v + combine(Ball.exact(equal.values), Ball.exact(self.sae.W_enc[:, equal.features].T))
+                v = v + self._columns(equal)
             if upper.features.size:
                 self._allowed(upper.features, "upper")
                 if (upper.values < 0).any():
@@ -80,7 +80,7 @@ class Cell:
                 now = self.state_of(point, upper.features)
                 assert now.room is not None  # _allowed has refused normalisations that are not affine
                 room = Ball.between(np.maximum(now.room.high, 0.0), np.maximum(now.room.high, 0.0))
-                v = v + combine(Ball.exact(upper.values), Ball.exact(self.sae.W_enc[:, upper.features].T))
+                v = v + self._columns(upper)
                 cost = cost + dot(Ball.exact(upper.values), room)
             if decoder.features.size:
                 self._allowed(decoder.features, "decoder")
@@ -88,6 +88,11 @@ class Cell:
                     raise Rejected(f"a decoder row is used for a feature that may be off at {point}")
                 v = v + combine(Ball.exact(decoder.values), Ball.exact(self.sae.W_dec[decoder.features]))
         return v, cost
+
+    def _columns(self, weights: Sparse) -> Ball:
+        """Sum of encoder columns with these weights, (d,)."""
+        features = weights.features
+        return combine_rows(weights.values, self.sae.W_enc.T[features], self.sae.column_lengths[features])
 
     def _allowed(self, features: np.ndarray, role: str) -> None:
         """Whether the threat model holds these features in this role; otherwise a rejection."""

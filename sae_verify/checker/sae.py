@@ -6,6 +6,7 @@ Written from the published formats, not from the package's own SAE code, so that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from .arithmetic import (
     gamma,
     hull,
     norm,
+    project_rows,
+    row_lengths,
     sqrt,
     squared_norm,
     total,
@@ -54,6 +57,11 @@ class Sae:
                 raise Rejected(f"SAE tensor {name} has shape {value.shape}, not ({m},)")
         if not (np.isfinite(self.input_scale) and self.input_scale > 0):
             raise Rejected(f"input scale {self.input_scale!r} is not positive")
+
+    @cached_property
+    def column_lengths(self) -> Array:
+        """Upper bounds of ||w_j||, (m,)."""
+        return row_lengths(self.W_enc.T)
 
     @property
     def affine(self) -> bool:
@@ -124,7 +132,9 @@ def state(sae: Sae, x: Ball, features: np.ndarray | None = None) -> State:
     inputs = normalise(sae, x).inputs
     if sae.subtract_b_dec:
         inputs = inputs - Ball.exact(sae.b_dec)
-    product = combine(inputs, Ball.exact(sae.W_enc[:, chosen]))
+    whole = chosen is every
+    columns = sae.W_enc.T if whole else sae.W_enc.T[chosen]
+    product = project_rows(inputs, columns, sae.column_lengths if whole else sae.column_lengths[chosen])
     value, on, off, room = _ARCHITECTURES[sae.architecture](sae, product, chosen)
     room = room / Ball.exact(sae.input_scale) if sae.affine else None
     value = Ball(np.where(off, 0.0, value.mid), np.where(off, 0.0, value.rad))

@@ -66,7 +66,7 @@ def build(tensors: Mapping[str, Tensor], architecture: str, settings: dict[str, 
     if normalization not in ("none", "layer_norm", "constant_norm_rescale"):
         raise Rejected(f"normalisation {normalization!r} is not known")
     scale = 1.0 if input_scale is None else input_scale
-    W_enc = tensors["W_enc"].float64()
+    W_enc = np.asfortranarray(tensors["W_enc"].float64())  # columns are what is read one by one
     parameters: dict[str, Any] = {}
     for name in _VECTORS[architecture]:
         value = tensors[name].float64()

@@ -179,7 +179,7 @@ def _at_point(
     if threat.held == "defended":
         held[:] = False
         held[list(defended)] = True
-    active, room = sae.active(tensor).numpy(), sae.slack(tensor).numpy()  # (B, d_sae)
+    active, room = (part.numpy() for part in sae.active_and_slack(tensor))  # (B, d_sae)
     cells = []
     for i in range(count):
         if isinstance(sae, TopKSAE) and not held.all():

@@ -162,9 +162,13 @@ class SAE(abc.ABC):
     def pre_activations(self, x: Tensor) -> Tensor:
         """Return the encoder's affine part (for gated: the gate's), shape (..., d_sae), before any rescaling."""
 
-    @abc.abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """Return the code z of x (..., d_in), shape (..., d_sae), in the source format's units."""
+        return self._activate(self.pre_activations(x), x)
+
+    @abc.abstractmethod
+    def _activate(self, a: Tensor, x: Tensor) -> Tensor:
+        """The code, (..., d_sae), from the pre-activations a of x."""
 
     def active(self, x: Tensor) -> Tensor:
         """Return which features are on, z != 0, bool of shape (..., d_sae)."""
@@ -185,12 +189,18 @@ class SAE(abc.ABC):
             UnsupportedError: the normalisation is not linear in x.
 
         """
+        return self.active_and_slack(x)[1]
+
+    def active_and_slack(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `active` and `slack`, both (..., d_sae), from one pass over the encoder; errors as `slack`."""
         scale = self.normalization.linear_scale("the slack")
         x = self._input(x)
-        return torch.where(self.active(x), 0.0, self._raw_slack(x) / scale)
+        a = self.pre_activations(x)
+        active = self._activate(a, x) != 0
+        return active, torch.where(active, 0.0, self._raw_slack(a, x) / scale)
 
     @abc.abstractmethod
-    def _raw_slack(self, x: Tensor) -> Tensor:
+    def _raw_slack(self, a: Tensor, x: Tensor) -> Tensor:
         """Slack in the units of the normalised input, valid where the feature is inactive; shape (..., d_sae)."""
 
     def _input(self, x: Tensor) -> Tensor:

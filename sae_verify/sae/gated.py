@@ -54,10 +54,9 @@ class GatedSAE(SAE):
         """Return xt (W_enc exp(r_mag)) + b_mag, shape (..., d_sae)."""
         return self._centred(x) @ (self.W_enc * self.r_mag.exp()) + self.b_mag
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return relu(magnitude) where the gate is positive, else 0, shape (..., d_sae)."""
-        return self.magnitudes(x).relu() * (self.pre_activations(x) > 0)
+    def _activate(self, a: Tensor, x: Tensor) -> Tensor:
+        return self.magnitudes(x).relu() * (a > 0)
 
-    def _raw_slack(self, x: Tensor) -> Tensor:
+    def _raw_slack(self, a: Tensor, x: Tensor) -> Tensor:
         # Zero as long as the gate or the magnitude is not positive, so the wider of two parallel half-spaces.
-        return torch.maximum(-self.pre_activations(x), -self.magnitudes(x) / self.r_mag.exp())
+        return torch.maximum(-a, -self.magnitudes(x) / self.r_mag.exp())

@@ -30,10 +30,8 @@ class JumpReLUSAE(SAE):
         """Return a = xt W_enc + b_enc, shape (..., d_sae)."""
         return self._centred(x) @ self.W_enc + self.b_enc
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return relu(a) where a > threshold, else 0, shape (..., d_sae)."""
-        a = self.pre_activations(x)
+    def _activate(self, a: Tensor, x: Tensor) -> Tensor:
         return a.relu() * (a > self.threshold)
 
-    def _raw_slack(self, x: Tensor) -> Tensor:
-        return self.threshold.clamp(min=0) - self.pre_activations(x)  # zero as long as a_j <= max(threshold_j, 0)
+    def _raw_slack(self, a: Tensor, x: Tensor) -> Tensor:
+        return self.threshold.clamp(min=0) - a  # zero as long as a_j <= max(threshold_j, 0)

@@ -28,9 +28,8 @@ class ReLUSAE(SAE):
         """Return a = xt W_enc + b_enc, shape (..., d_sae)."""
         return self._centred(x) @ self.W_enc + self.b_enc
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return relu(a), shape (..., d_sae)."""
-        return self.pre_activations(x).relu()
+    def _activate(self, a: Tensor, x: Tensor) -> Tensor:
+        return a.relu()
 
-    def _raw_slack(self, x: Tensor) -> Tensor:
-        return -self.pre_activations(x)  # zero as long as a_j <= 0
+    def _raw_slack(self, a: Tensor, x: Tensor) -> Tensor:
+        return -a  # zero as long as a_j <= 0

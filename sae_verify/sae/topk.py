@@ -80,9 +80,8 @@ class TopKSAE(SAE):
     def _kth(self, scores: Tensor) -> Tensor:
         return scores.topk(self.k, dim=-1).values[..., -1:]
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return relu(score) for the k largest scores, else 0, shape (..., d_sae)."""
-        scores = self.scores(x)
+    def _activate(self, a: Tensor, x: Tensor) -> Tensor:
+        scores = a * self._row_norms
         kth = self._kth(scores)  # (..., 1)
         above, tied = scores > kth, scores == kth  # (..., d_sae)
         room = self.k - above.sum(dim=-1, keepdim=True)  # (..., 1) tied features that still fit
@@ -91,7 +90,7 @@ class TopKSAE(SAE):
     def _decoder_units(self, z: Tensor) -> Tensor:
         return z / self._row_norms
 
-    def _raw_slack(self, x: Tensor) -> Tensor:
+    def _raw_slack(self, a: Tensor, x: Tensor) -> Tensor:
         # Zero as long as score_j <= cutoff. The difference comes before the division, so that it is never negative.
-        scores = self.scores(x)
+        scores = a * self._row_norms
         return (self._kth(scores).relu() - scores) / self._row_norms

@@ -12,7 +12,8 @@ from theorems.integer_saes import Point, points
 
 from sae_verify.errors import UnsupportedError
 from sae_verify.geometry.held_cell import HeldCell, held_cell
-from sae_verify.geometry.worst_case import inside, worst_case
+from sae_verify.geometry.inside import inside
+from sae_verify.geometry.worst_case import worst_case
 from sae_verify.problem import ErrorBall
 from sae_verify.sae import SAE, ConstantNormRescale, InputScale, LayerNorm, Normalization, TopKSAE
 
