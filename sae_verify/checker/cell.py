@@ -13,7 +13,7 @@ import numpy as np
 
 from .arithmetic import Ball, combine, combine_rows, dot
 from .errors import Rejected
-from .multipliers import Multipliers, Sparse
+from .multipliers import Multipliers
 from .sae import Sae, State, state
 
 HELD = ("free", "preactivations", "defended", "code", "unreachable")
@@ -70,29 +70,29 @@ class Cell:
                 raise Rejected(f"nothing is held at {point}")
             if equal.features.size:
                 self._allowed(equal.features, "equal")
-                if self.held != "preactivations" and not self.state_of(point, equal.features).on.all():
-                    raise Rejected(f"an equality is used for a feature that may be off at {point}")
-                v = v + self._columns(equal)
             if upper.features.size:
                 self._allowed(upper.features, "upper")
-                if (upper.values < 0).any():
-                    raise Rejected("a half-space has a negative multiplier")
-                now = self.state_of(point, upper.features)
+            if (upper.values < 0).any():
+                raise Rejected("a half-space has a negative multiplier")
+            fixed = 0 if self.held == "preactivations" else len(equal.features)  # whose being on is to be proven
+            known = np.concatenate([equal.features[:fixed], upper.features])
+            if known.size:
+                now = self.state_of(point, known)
+                if not now.on[:fixed].all():
+                    raise Rejected(f"an equality is used for a feature that may be off at {point}")
                 assert now.room is not None  # _allowed has refused normalisations that are not affine
-                room = Ball.between(np.maximum(now.room.high, 0.0), np.maximum(now.room.high, 0.0))
-                v = v + self._columns(upper)
-                cost = cost + dot(Ball.exact(upper.values), room)
+                high = np.maximum(now.room.high[fixed:], 0.0)
+                cost = cost + dot(Ball.exact(upper.values), Ball.exact(high))
+            every = np.concatenate([equal.features, upper.features])
+            if every.size:
+                values = np.concatenate([equal.values, upper.values])
+                v = v + combine_rows(values, self.sae.W_enc.T[every], self.sae.column_lengths[every])
             if decoder.features.size:
                 self._allowed(decoder.features, "decoder")
                 if self.features is None and not self.state_of(point, decoder.features).on.all():
                     raise Rejected(f"a decoder row is used for a feature that may be off at {point}")
                 v = v + combine(Ball.exact(decoder.values), Ball.exact(self.sae.W_dec[decoder.features]))
         return v, cost
-
-    def _columns(self, weights: Sparse) -> Ball:
-        """Sum of encoder columns with these weights, (d,)."""
-        features = weights.features
-        return combine_rows(weights.values, self.sae.W_enc.T[features], self.sae.column_lengths[features])
 
     def _allowed(self, features: np.ndarray, role: str) -> None:
         """Whether the threat model holds these features in this role; otherwise a rejection."""
