@@ -102,15 +102,6 @@ def test_attack(tmp_path: Path) -> None:
     assert all(row["held"] for row in rows)
 
 
-def test_inspect() -> None:
-    result = call("inspect", CASE / "sae_last")
-    assert result.exit_code == 0
-    assert "decoder rank" in result.stdout
-    facts = json.loads(call("inspect", CASE / "sae_last", "--json").stdout)
-    assert facts["features"] >= 256
-    assert facts["unreachable_dimensions"] == 0
-
-
 def test_table(tmp_path: Path) -> None:
     result = call("certify", short(tmp_path, "problem_last.toml"))
     assert "verdict" in result.stdout

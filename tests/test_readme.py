@@ -40,3 +40,12 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
     example()
     assert "worst case in [" in capsys.readouterr().out
+
+
+def test_the_geometry_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from examples.geometry import main as example
+
+    example()
+    shown = capsys.readouterr().out
+    assert "<= p* <=" in shown
+    assert "rank >= 64 over the rationals" in shown

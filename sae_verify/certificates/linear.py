@@ -23,8 +23,9 @@ from sae_verify.geometry.worst_case import LinearOptimum
 from sae_verify.problem import ErrorBall
 
 INWARD = {"l2": 2.0**-40, "ellipsoid": 2.0**-36, "linf": 2.0**-26}
-"""Relative: how far a point is pulled towards zero, so that an exactly admissible one near it lies within the ball: what
-the checker's rounding (through L^-1 for an ellipsoid) and the linear program's tolerance may take."""
+"""Relative: how far a point is pulled towards zero, so that an exactly admissible one near it lies within the ball.
+
+It covers the checker's rounding (through L^-1 for an ellipsoid) and the linear program's tolerance."""
 
 ROOM = 2.0**-42
 """Relative: how far inside the half-spaces the point is put, so that the checker's rounding finds it there."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .check import check
 from .errors import Rejected
+from .statements import check_statements, is_statement_file
 
 
 def main() -> int:
@@ -20,14 +21,22 @@ def main() -> int:
     code = 0
     for path in arguments.certificates:
         try:
-            report = check(path, sae=arguments.sae, model=arguments.model)
+            proven = _proven(path, arguments.sae, arguments.model)
         except Rejected as reason:
             print(_plain(f"{path}: rejected: {reason}"))
             code = 4
         else:
-            bound = f"readout <= {report.upper:.9g} at radius {report.radius:.9g}"
-            print(_plain(f"{path}: accepted: {report.verdict}, {bound}"))
+            for line in proven:
+                print(_plain(f"{path}: accepted: {line}"))
     return code
+
+
+def _proven(path: Path, sae: Path | None, model: Path | None) -> list[str]:
+    """What one file proves, a line a statement."""
+    if is_statement_file(path):
+        return [statement.text for statement in check_statements(path, sae=sae).statements]
+    report = check(path, sae=sae, model=model)
+    return [f"{report.verdict}, readout <= {report.upper:.9g} at radius {report.radius:.9g}"]
 
 
 def _plain(line: str) -> str:

@@ -87,6 +87,7 @@ def curve(rows: Dictionary, cell: HeldCell, g: Array, largest: float, gap: float
     # p* is r ||P g|| up to `free`, and bends most just beyond it.
     start = largest * np.geomspace(1e-3, 1.0, BATCH)
     start = np.append(start[start > free], [min(free, largest), largest])
+    start = start[start > 0]
     known: dict[float, LinearOptimum] = {}
     found = _solve(rows, cell, g, start, known, free)
     while found.gap > gap and len(found.radii) < MOST:
@@ -119,15 +120,13 @@ def _solve(
     fresh = [float(r) for r in np.unique(new) if float(r) not in known]
     answers = worst_cases(rows, [cell] * len(fresh), np.tile(g, (len(fresh), 1)), np.array(fresh))
     known |= dict(zip(fresh, answers, strict=True))
+    zero = LinearOptimum(np.zeros_like(g), 0.0, 0.0, np.zeros(len(cell.equal)), ())
+    steepest = float(np.linalg.norm(cell.free_part(g)))  # the curve starts at the origin, with the free slope
     radii = sorted(known)
-    optima = tuple(known[r] for r in radii)
-    cost = np.array([_cost(cell, optimum) for optimum in optima])
-    slope = np.array([(o.dual - c) / r if r > 0 else np.inf for o, c, r in zip(optima, cost, radii, strict=True)])
-    steepest = float(np.linalg.norm(cell.free_part(g)))
-    if radii[0] > 0:  # the curve starts at the origin, with the free slope
-        zero = LinearOptimum(np.zeros_like(g), 0.0, 0.0, np.zeros(len(cell.equal)), ())
-        radii, optima = [0.0, *radii], (zero, *optima)
-        cost, slope = np.append(0.0, cost), np.append(steepest, slope)
+    optima = (zero, *(known[r] for r in radii))
+    cost = np.array([0.0, *(_cost(cell, known[r]) for r in radii)])
+    slope = np.array([steepest, *((known[r].dual - c) / r for r, c in zip(radii, cost[1:], strict=True))])
+    radii = [0.0, *radii]
     return Curve(np.array(radii), optima, np.array([o.value for o in optima]), cost, slope, free)
 
 

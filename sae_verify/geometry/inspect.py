@@ -1,12 +1,18 @@
-"""What an SAE is, in one screen: architecture, conventions, and what its decoder reaches and its encoder sees."""
+"""What an SAE is: architecture, conventions, what its decoder reaches and what its encoder sees. Nothing is certified.
+
+`certificates.inspection` turns the same answers into statements that the checker proves.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import torch
 
+from sae_verify.geometry.rows import Matrix
+from sae_verify.geometry.spectrum import RELATIVE, Spectrum, spectrum
+from sae_verify.geometry.subspace import Subspace, principal_angles
+from sae_verify.geometry.whole_cone import whole_cone
 from sae_verify.sae.base import SAE
 from sae_verify.sae.topk import TopKSAE
 
@@ -14,11 +20,12 @@ from sae_verify.sae.topk import TopKSAE
 def inspect_sae(sae: SAE) -> dict[str, Any]:
     """Facts about an SAE, JSON-ready.
 
-    Ranks are numerical, at 1e-6 of the largest singular value; nothing here is certified.
+    Dimensions are counted in floats, at `spectrum.RELATIVE` of the largest singular value. Cost: two Gram matrices of
+    the weights, and the nearest code of one vector for the cone.
     """
-    wide = sae.to(torch.float64)
-    encoder, decoder = _spectrum(wide.W_enc.numpy().T), _spectrum(wide.W_dec.numpy())
-    lengths = np.linalg.norm(wide.W_dec.numpy(), axis=1)
+    decoder, encoder = spectrum(sae, matrix="decoder"), spectrum(sae, matrix="encoder")
+    lengths = sae.W_dec.double().norm(dim=1)
+    cone = whole_cone(sae)
     facts: dict[str, Any] = {
         "architecture": type(sae).__name__.removesuffix("SAE"),
         "format": sae.source.format,
@@ -32,22 +39,31 @@ def inspect_sae(sae: SAE) -> dict[str, Any]:
     }
     if isinstance(sae, TopKSAE):
         facts["k"] = sae.k
-    return facts | {
+    facts |= {
         "decoder_row_norms": [float(lengths.min()), float(lengths.max())],
-        "decoder_rank": _rank(decoder),
-        "unreachable_dimensions": sae.d_in - _rank(decoder),
-        "decoder_singular_values": [float(decoder[-1]), float(decoder[0])],
-        "encoder_rank": _rank(encoder),
-        "unseen_dimensions": sae.d_in - _rank(encoder),
         "zero_features": int((lengths == 0).sum()),
+        "decoder": _matrix(decoder, "decoder"),
+        "encoder": _matrix(encoder, "encoder"),
+        "non_negative_codes_reach_everything": cone.whole,
+        "code_sum_a_unit_length": cone.total,
     }
+    unreachable, unseen = Subspace(decoder.vectors), Subspace(encoder.vectors)
+    if unreachable.dimension and unseen.dimension:
+        angles = principal_angles(unreachable, unseen)
+        facts["angles_unreachable_to_unseen"] = [float(np.degrees(angles[0])), float(np.degrees(angles[-1]))]
+    return facts
 
 
-def _spectrum(rows: np.ndarray) -> np.ndarray:
-    """Singular values of (m, d) rows, d of them, falling, from the triangular factor: nothing of size m x m."""
-    values = np.linalg.svd(np.linalg.qr(rows, mode="r"), compute_uv=False)
-    return np.concatenate([values, np.zeros(rows.shape[1] - len(values))])  # fewer rows than dimensions
-
-
-def _rank(values: np.ndarray) -> int:
-    return int((values > 1e-6 * values[0]).sum()) if values[0] > 0 else 0
+def _matrix(found: Spectrum, matrix: Matrix) -> dict[str, Any]:
+    small = found.vectors.shape[1]
+    large = len(found.values) - small
+    missing = "unreachable_dimensions" if matrix == "decoder" else "unseen_dimensions"
+    return {
+        "rank": large,
+        missing: small,
+        "effective_rank": found.effective_rank,
+        "largest_singular_value": float(found.values[0]),
+        "smallest_singular_value_kept": float(found.values[large - 1]) if large else None,
+        "largest_singular_value_dropped": float(found.values[large]) if small else None,
+        "dropped_below": RELATIVE,
+    }

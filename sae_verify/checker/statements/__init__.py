@@ -3,7 +3,7 @@
 One file a kind. A kind is a `Kind`: how its step is read, and how it is proved from the weights.
 """
 
-from .check import Accepted, check_statements
+from .check import Accepted, check_statements, is_statement_file
 from .subject import Statement, Subject
 
-__all__ = ["Accepted", "Statement", "Subject", "check_statements"]
+__all__ = ["Accepted", "Statement", "Subject", "check_statements", "is_statement_file"]

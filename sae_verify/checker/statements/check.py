@@ -16,7 +16,18 @@ from ..errors import Rejected
 from ..files import digest_json, regular, strict_json
 from ..reader import Reader
 from ..weights import load_weights
-from . import linear
+from . import (
+    cell_bounded,
+    cell_size,
+    cell_unbounded,
+    cone_distance,
+    cone_member,
+    linear,
+    rank,
+    singular,
+    sparse_distance,
+    whole_cone,
+)
 from .subject import Kind, Statement, Subject
 
 FORMAT = "sae_verify statements"
@@ -24,11 +35,22 @@ VERSION = 1
 SEMANTICS = "exact real arithmetic on the stored weights and the recorded residuals"
 MAX_BYTES = 256 * 2**20
 """A larger file is refused unread."""
+HEAD = 200
+"""Bytes in which a file names its format."""
 MAX_STEPS = 4096
 MAX_POINTS = 4096
 
 KINDS: dict[str, Kind] = {
     "linear-worst-case": linear.KIND,
+    "rank": rank.KIND,
+    "singular-values": singular.KIND,
+    "cone-member": cone_member.KIND,
+    "cone-distance": cone_distance.KIND,
+    "sparse-distance": sparse_distance.KIND,
+    "whole-cone": whole_cone.KIND,
+    "cell-inner-radius": cell_size.KIND,
+    "cell-bounded": cell_bounded.KIND,
+    "cell-unbounded": cell_unbounded.KIND,
 }
 """Every kind of step; one file of this package each."""
 
@@ -39,6 +61,15 @@ class Accepted:
 
     sae: str
     statements: tuple[Statement, ...]
+
+
+def is_statement_file(path: Path | str) -> bool:
+    """Whether a file presents itself as statements rather than as a certificate; either is then read strictly."""
+    try:
+        with regular(Path(path)).open("rb") as file:
+            return FORMAT.encode() in file.read(HEAD)
+    except (OSError, Rejected):
+        return False
 
 
 def check_statements(path: Path | str, *, sae: Path | str | None = None) -> Accepted:

@@ -1,67 +1,18 @@
-"""The command line. Results on stdout (`--json` for machines), progress and errors on stderr.
-
-Exit codes: 0 certified or accepted, 1 refuted, 2 usage, 3 undecided, 4 certificate rejected, 5 unsupported, 70 a defect
-of this program, 130 interrupted.
-"""
+"""certify, attack and demo: the main job."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sae_verify.errors import SaeVerifyError
-from sae_verify.version import __version__
-
-EXIT = {"certified": 0, "refuted": 1, "undecided": 3, "unsupported": 5}
-
-
-class _Group(click.Group):
-    """Turns the package's typed errors into one line on stderr and their exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SaeVerifyError as error:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            sys.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception:  # must not look like a verdict
-            traceback.print_exc()
-            click.echo("This is a defect of sae-verify; please report it with the problem file.", err=True)
-            sys.exit(70)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sae-verify")
-def main() -> None:
-    """Can a clamp on SAE features be bypassed through the error term? Certified, refuted or undecided."""
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Any]:
-    """A progress bar on stderr; yields a callback (stage, fraction)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[stage]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=1.0, stage="loading")
-
-        def update(stage: str, fraction: float) -> None:
-            progress.update(task, completed=fraction, stage=stage)
-
-        yield update
+from sae_verify.cli.group import EXIT, bar, main
 
 
 def _worst(names: Iterable[str]) -> int:
@@ -85,7 +36,7 @@ def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
     from sae_verify.pipeline import certify
     from sae_verify.problem_file import load_problem
 
-    with _bar(f"{path.parent.name}/{path.stem}") as progress:
+    with bar(f"{path.parent.name}/{path.stem}") as progress:
         problem = load_problem(path)
         results = list(certify(problem, out=out, progress=progress))
     threat = problem.threat
@@ -140,7 +91,7 @@ def attack(problem: Path, *, as_json: bool) -> None:
     from sae_verify.geometry.instance import prepare
     from sae_verify.problem_file import load_problem
 
-    with _bar(problem.stem) as progress:
+    with bar(problem.stem) as progress:
         batch = prepare(load_problem(problem))
         progress("attack", 0.2)
         settings = Pgd()
@@ -175,79 +126,6 @@ def attack(problem: Path, *, as_json: bool) -> None:
                 f"replayed {here.value:.3f}{' (recovered)' if recovered else ''}; smallest recovering radius {smallest}"
             )
     sys.exit(EXIT["refuted"] if broken else EXIT["undecided"])
-
-
-@main.command()
-@click.argument("certificates", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
-@click.option("--sae", type=click.Path(exists=True, path_type=Path), help="The SAE's files (default: as recorded).")
-@click.option(
-    "--model", type=click.Path(exists=True, path_type=Path), help="The model's directory (default: as recorded)."
-)
-@click.option(
-    "--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch)."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a certificate.")
-def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, *, again: bool, as_json: bool) -> None:
-    """Re-verify CERTIFICATES against your own weights. No torch, no solver."""
-    from sae_verify import checker
-
-    rejected = False
-    for path in certificates:
-        row: dict[str, Any] = {"certificate": str(path)}
-        proven = ""
-        try:
-            report = checker.check(path, sae=sae, model=model)
-            if again:
-                from sae_verify.certificates.replay import replay_certificate
-
-                row["replay"] = replay_certificate(path, sae=sae, model=model)
-        except checker.Rejected as reason:
-            rejected = True
-            row |= {"accepted": False, "reason": str(reason)}
-        else:
-            proven = _proven(report)
-            upper = report.upper if report.upper < float("inf") else None
-            row |= {"accepted": True, "verdict": report.verdict, "at_most": report.at_most, "upper": upper}
-            row |= {"radius": report.radius, "digest": report.digest, "assumptions": list(checker.ASSUMPTIONS)}
-        if as_json:
-            click.echo(json.dumps(row))
-        elif row["accepted"]:
-            note = f"; {row['replay']}" if again else ""
-            click.echo(f"accepted  {path}: {row['verdict']}; {proven} at radius {row['radius']:.6g}{note}")
-        else:
-            click.echo(f"rejected  {path}: {row['reason']}")
-    if not as_json and not rejected:
-        click.echo("An accepted certificate still rests on: " + "; ".join(checker.ASSUMPTIONS) + ".", err=True)
-    sys.exit(4 if rejected else 0)
-
-
-def _proven(report: Any) -> str:
-    """What a checked certificate proves, in a few words."""
-    if report.verdict.startswith("refuted"):
-        best = max(w.replay if w.readout is None else w.readout for w in report.witnesses if w.within)
-        return f"a witness reaches {best:.9g} > {report.at_most:g}"
-    if report.upper < float("inf"):
-        return f"readout <= {report.upper:.9g}"
-    return "no bound"
-
-
-@main.command()
-@click.argument("sae")
-@click.option("--id", "identifier", help="Subfolder of a release.")
-@click.option("--input-scale", type=float, help="For normalize_activations=expected_average_only_in.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def inspect(sae: str, identifier: str | None, input_scale: float | None, *, as_json: bool) -> None:
-    """Say what an SAE is and what its decoder can reach."""
-    from sae_verify.geometry.inspect import inspect_sae
-    from sae_verify.sae import load_sae
-
-    facts = inspect_sae(load_sae(sae, identifier, input_scale=input_scale))
-    if as_json:
-        click.echo(json.dumps(facts))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {value}")
 
 
 @main.command()
@@ -291,11 +169,7 @@ def demo(cases: Path | None, out: Path, *, as_json: bool) -> None:
 
 def _bundled() -> Path:
     """The cases beside the package in a checkout, or below the working directory."""
-    for base in (Path(__file__).resolve().parent.parent, Path.cwd()):
+    for base in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (base / "examples" / "cases").is_dir():
             return base / "examples" / "cases"
     raise click.UsageError("the bundled cases are in the repository's examples/cases; give --cases")
-
-
-if __name__ == "__main__":
-    main()

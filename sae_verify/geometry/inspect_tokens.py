@@ -1,0 +1,218 @@
+"""What a model's residuals see of an SAE: the held cell of each prompt, and the first-order effect of its error term.
+
+At the last position of each prompt: how many features are on, what they leave free, how near the thresholds are, how
+much of the readout's gradient the error term may use, and what a clamp changes of that. First order throughout: the
+readout is replaced by its gradient g at h (at x without a clamp). Nothing here is certified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sae_verify.errors import InputError, UnsupportedError
+from sae_verify.geometry.cell_recession import Recession, recession
+from sae_verify.geometry.cell_size import nearest_thresholds
+from sae_verify.geometry.clamp_effect import ClampEffect, Counterable, Restore, Undo, clamp_effect, counterable, restore
+from sae_verify.geometry.clamp_effect import undo as undone
+from sae_verify.geometry.closing import ClosingSet, closing_set
+from sae_verify.geometry.dictionary import encoder
+from sae_verify.geometry.held_cell import Array, HeldCell, held_cells
+from sae_verify.geometry.rows import active_features, checked_features
+from sae_verify.geometry.subspace import span
+from sae_verify.geometry.worst_case import LinearOptimum
+from sae_verify.geometry.worst_cases import worst_cases
+from sae_verify.model import Model, encode_prompts, make_tail, run, token_id
+from sae_verify.problem import Clamp, ErrorBall, LogitDifference
+from sae_verify.sae.base import SAE
+from sae_verify.sae.clamp import apply_clamp
+
+CODE = ErrorBall(1.0, "absolute", "code", "x")
+"""What is held: the whole code at x. The radius plays no part."""
+FAR = 100.0
+"""Times ||h||: how far a perturbation that restores a readout is searched."""
+CLOSING = 8
+"""Features that may be added to close a first-order effect."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClampReport:
+    """What a clamp does at one prompt, and what the error term can do about it, to first order, with the code held.
+
+    Attributes:
+        effect: x, h and their difference.
+        undo: cancelling it. counterable: the share of it that no held equality protects.
+        restore: bringing the readout back to where the clamp took it from; None where the clamp did not lower it.
+        closing: features that, held as well, leave no first-order effect of the error term.
+    """
+
+    effect: ClampEffect
+    undo: Undo
+    counterable: Counterable
+    restore: Restore | None
+    closing: ClosingSet
+
+
+@dataclass(frozen=True, eq=False)
+class TokenReport:
+    """One prompt.
+
+    Attributes:
+        prompt: as given.
+        readout: as words.
+        x: (d,) residual. g: (d,) gradient of the readout.
+        cell: held cell of the whole code at x.
+        active: features that are on. error_share: ||e|| / ||x||.
+        free_dimensions: that the active features' pre-activations leave.
+        unreachable_dimensions: that no setting of the active features reaches.
+        gradient_free: ||P g|| / ||g||, P onto the free dimensions.
+        gradient_unreachable: the same onto the unreachable ones.
+        nearest: features whose thresholds bind first. distances: theirs, absolute; the first is the inner radius.
+        radius: absolute, of the worst cases.
+        optimum: worst first-order change with the code held.
+        recession: whether the cell ends.
+        clamp: None without one.
+    """
+
+    prompt: str
+    readout: str
+    x: Array
+    g: Array
+    cell: HeldCell
+    active: int
+    error_share: float
+    free_dimensions: int
+    unreachable_dimensions: int
+    gradient_free: float
+    gradient_unreachable: float
+    nearest: tuple[int, ...]
+    distances: tuple[float, ...]
+    radius: float
+    optimum: LinearOptimum
+    recession: Recession
+    clamp: ClampReport | None
+
+    @property
+    def worst(self) -> dict[str, float]:
+        """Largest first-order change of the readout with nothing, the active pre-activations, and the code held."""
+        free = self.radius * float(np.linalg.norm(self.g))
+        return {"free": free, "preactivations": free * self.gradient_free, "code": self.optimum.value}
+
+
+def inspect_tokens(
+    sae: SAE,
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    hook: str | None = None,
+    clamp: Clamp | None = None,
+    readout: LogitDifference | None = None,
+    share: float = 0.05,
+) -> Iterator[TokenReport]:
+    """Reports, one a prompt as it is ready.
+
+    Args:
+        sae: any dtype; computed with in float64.
+        model: that the SAE was trained on.
+        prompts: texts.
+        hook: hook point; None takes the SAE's metadata.
+        clamp: None for none.
+        readout: None takes, for each prompt, its most likely next token against the second.
+        share: radius in units of ||x||.
+
+    Raises:
+        InputError and its kinds for bad prompts, tokens, hooks or shares; UnsupportedError; TailMismatchError.
+    """
+    named = hook or sae.source.hook_name
+    if named is None:
+        raise InputError("the SAE names no hook point", remedy="give one, for example blocks.6.hook_resid_post")
+    if not (np.isfinite(share) and share > 0):
+        raise InputError(f"the radius is {share!r} ||x||", rule="it must be positive and finite")
+    if clamp is not None:
+        checked_features(clamp.features, sae.d_sae)
+    place, tokens = model.hook_point(named), encode_prompts(model, prompts)
+    wide = sae.to(torch.float64)
+    with torch.no_grad():
+        plain = run(model, tokens, place)
+    edit = None if clamp is None else (lambda x: apply_clamp(sae, clamp, x, tokens.lengths))
+    tail, _ = make_tail(model, tokens, place, edit)
+    if plain.resid.shape[-1] != sae.d_in:
+        raise UnsupportedError(f"the SAE has width {sae.d_in} and the model {plain.resid.shape[-1]}")
+    x = plain.resid[torch.arange(len(tokens)), tokens.lengths - 1].double().cpu()  # (B, d)
+    pairs = [_pair(model, logits, readout) for logits in plain.logits.double().cpu()]
+    rows = torch.stack([tail.unembed[a] - tail.unembed[b] for a, b in pairs])  # (B, d)
+    _, gradient = tail.value_and_grad(tail.base, rows[:, None])  # (B, 1, d)
+    g = gradient[:, 0].numpy()
+    cells = held_cells(wide, CODE, (), x.numpy(), x.numpy(), "outer")
+    radii = share * np.linalg.norm(x.numpy(), axis=1)
+    optima = worst_cases(encoder(sae), cells, g, radii)
+    for i, prompt in enumerate(prompts):
+        words = " - ".join(repr(_word(model, token)) for token in pairs[i])
+        yield _report(wide, prompt, words, x[i], g[i], cells[i], float(radii[i]), optima[i], clamp)
+
+
+def _report(
+    sae: SAE,
+    prompt: str,
+    readout: str,
+    x: torch.Tensor,
+    g: Array,
+    cell: HeldCell,
+    radius: float,
+    optimum: LinearOptimum,
+    clamp: Clamp | None,
+) -> TokenReport:
+    active = active_features(sae, x)
+    reached = span(sae, active)
+    near = nearest_thresholds(cell, 3)
+    size = float(np.linalg.norm(g))
+    return TokenReport(
+        prompt=prompt,
+        readout=readout,
+        x=x.numpy(),
+        g=g,
+        cell=cell,
+        active=len(active),
+        error_share=float(sae.error(x).norm() / x.norm()) if bool(x.any()) else 0.0,
+        free_dimensions=cell.width - cell.rank,
+        unreachable_dimensions=cell.width - reached.dimension,
+        gradient_free=float(np.linalg.norm(cell.free_part(g))) / size if size else 0.0,
+        gradient_unreachable=float(reached.complement.share(g)) if size else 0.0,
+        nearest=tuple(int(f) for f in near.feature),
+        distances=tuple(float(v) for v in near.distance),
+        radius=radius,
+        optimum=optimum,
+        recession=recession(cell),
+        clamp=None if clamp is None else _clamp(sae, clamp, x.numpy(), g, cell),
+    )
+
+
+def _clamp(sae: SAE, clamp: Clamp, x: Array, g: Array, cell: HeldCell) -> ClampReport:
+    effect = clamp_effect(sae, clamp, x)
+    share = counterable(cell, effect.effect, g)
+    lost = -share.readout
+    back = None
+    if lost > 0:
+        back = restore(cell, g, lost, FAR * effect.norm_h, norm_h=effect.norm_h, norm_e=effect.norm_e)
+    columns = sae.W_enc.T.numpy()
+    return ClampReport(effect, undone(cell, effect.effect), share, back, closing_set(cell, g, columns, CLOSING))
+
+
+def _pair(model: Model, logits: torch.Tensor, readout: LogitDifference | None) -> tuple[int, int]:
+    """Token ids of the readout."""
+    if readout is None:
+        first, second = logits.topk(2).indices.tolist()
+        return first, second
+    a, b = (
+        token if isinstance(token, int) else token_id(model, token) for token in (readout.positive, readout.negative)
+    )
+    return a, b
+
+
+def _word(model: Model, token: int) -> str | int:
+    if model.tokenizer is None:
+        return token
+    return model.tokenizer.decode([token])
