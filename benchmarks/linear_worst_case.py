@@ -54,6 +54,27 @@ def main() -> None:
     given = [int(v) for v in sys.argv[1:] if v.isdigit()]
     for d, m in zip(given[::2], given[1::2], strict=True) if given else SIZES:
         measure(d, m)
+    if not given:
+        growth()
+
+
+def growth() -> None:
+    """How the cost of one token grows, float32 pricing: with d, m and the number of active features."""
+    for name, sizes in (
+        ("d", [(256, 8192, 50), (512, 8192, 50), (1024, 8192, 50), (2048, 8192, 50)]),
+        ("m", [(768, 4096, 50), (768, 8192, 50), (768, 16384, 50), (768, 32768, 50)]),
+        ("active features", [(768, 8192, 10), (768, 8192, 50), (768, 8192, 100), (768, 8192, 200)]),
+    ):
+        print(f"growth with {name}, radius {SHARES[1]:.2f} ||x||:")
+        for d, m, active in sizes:
+            made = synthetic(d, m, TOKENS, active=active)
+            cells, _ = cells_of(made)
+            rows = dictionary(made.sae.W_enc.T, narrow=torch.float32)
+            radii = SHARES[1] * np.linalg.norm(made.x, axis=1)
+            spent, found = seconds(lambda: worst_cases(rows, cells, made.g, radii))  # noqa: B023
+            binding = np.mean([sum(len(f) for f, _ in o.upper) for o in found])
+            each = spent / TOKENS * 1e3
+            print(f"  ({d}, {m}), {active} active: {each:.3f} ms a token, {binding:.0f} thresholds bind")
 
 
 def measure(d: int, m: int) -> None:

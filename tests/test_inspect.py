@@ -74,6 +74,21 @@ def test_with_a_model_and_proofs(prompts: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["check", str(out)]).exit_code == 4
 
 
+@pytest.mark.parametrize("ball", ["linf", "ellipsoid"])
+def test_other_balls(prompts: Path, tmp_path: Path, ball: str) -> None:
+    out = tmp_path / "facts.cert"
+    where = (CASE / "sae_last", "--model", CASE, "--prompts", prompts)
+    row = json.loads(call(*where, "--ball", ball, "--radius", "0.3", "-o", out, "--json").stdout)
+    worst = row["prompts"][0]["worst_first_order_change"]
+    assert worst["code"] <= worst["preactivations"] * (1 + 1e-9)
+    assert worst["preactivations"] <= worst["free"] * (1 + 1e-9)
+    accepted = CliRunner().invoke(main, ["check", str(out), "--json"])
+    linear = [s for s in json.loads(accepted.stdout)["statements"] if s["kind"] == "linear-worst-case"]
+    assert linear[0]["norm"] == ball
+    assert linear[0]["lower"] == pytest.approx(linear[0]["upper"], rel=1e-6)
+    assert worst["code"] == pytest.approx(linear[0]["upper"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

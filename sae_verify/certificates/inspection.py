@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sae_verify.certificates.cell_size import bounded_step, inner_radius_step, unbounded_step
-from sae_verify.certificates.linear import Ball, linear_step
+from sae_verify.certificates.linear import Ball, linear_step, write_factor
 from sae_verify.certificates.statements import write_statements
 from sae_verify.certificates.weights import locate_sae
 from sae_verify.checker.statements import Accepted, Subject, check_statements
@@ -59,8 +59,10 @@ def certify_inspection(sae: SAE, tokens: Sequence[TokenReport], path: Path) -> C
         except UnsupportedError as reason:
             missing.append(f"{matrix} singular values: {reason}")
     steps += whole_cone(sae).steps()
+    factor = tokens[0].shape.factor if tokens else None
+    stored_factor = None if factor is None else write_factor(factor, path.with_name(f"{path.stem}.factor.npy"))
     for index, token in enumerate(tokens):
-        ball = Ball("l2", token.radius)
+        ball = Ball(token.shape.norm, token.radius, stored_factor)
         steps.append(linear_step(subject, index, CODE, token.g, ball, token.cell, token.optimum))
         try:
             steps.append(inner_radius_step(subject, index, CODE, token.cell))

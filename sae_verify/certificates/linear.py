@@ -22,10 +22,10 @@ from sae_verify.geometry.inside import inside
 from sae_verify.geometry.worst_case import LinearOptimum
 from sae_verify.problem import ErrorBall
 
-INWARD = {"l2": 2.0**-40, "ellipsoid": 2.0**-36, "linf": 2.0**-26}
+INWARD = {"l2": 2.0**-40, "ellipsoid": 2.0**-30, "linf": 2.0**-26}
 """Relative: how far a point is pulled towards zero, so that an exactly admissible one near it lies within the ball.
 
-It covers the checker's rounding (through L^-1 for an ellipsoid) and the linear program's tolerance."""
+It covers the checker's rounding (times ||L^-1|| for an ellipsoid) and the linear program's tolerance."""
 
 ROOM = 2.0**-42
 """Relative: how far inside the half-spaces the point is put, so that the checker's rounding finds it there."""
@@ -92,6 +92,9 @@ def linear_step(
             raise InputError(f"the checker rejects the multipliers: {reason}") from None
         shrink = 1.0 - INWARD[ball.norm]
         delta = inside(cell, found.delta * shrink, ball.radius * shrink if ball.norm == "l2" else np.inf, ROOM)
+        if question.region.factor is not None:
+            inner = np.linalg.solve(question.region.factor, delta)  # given as y with delta = L y
+            delta = inner.astype(np.float64)
         try:
             step["lower"] = question.lower(delta)
         except Rejected:

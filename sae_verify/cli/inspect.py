@@ -21,7 +21,8 @@ from sae_verify.cli.group import bar, main
 @click.option("--model", help="Directory or hub id of the language model: adds what its residuals see.")
 @click.option("--prompts", type=click.Path(path_type=Path), help="Text file, one prompt a line; needs --model.")
 @click.option("--hook", help="Hook point; default: the SAE's metadata.")
-@click.option("--radius", type=float, default=0.05, show_default=True, help="Of the worst cases, in units of ||x||.")
+@click.option("--ball", type=click.Choice(["l2", "linf", "ellipsoid"]), default="l2", show_default=True)
+@click.option("--radius", type=float, default=0.05, show_default=True, help="Of the worst cases, see below.")
 @click.option("--clamp", multiple=True, metavar="FEATURE=VALUE", help="Set a feature to a value; may be repeated.")
 @click.option("--readout", nargs=2, metavar="TOKEN TOKEN", help="Logit difference; default: the model's first two.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Prove what is shown: write a statement file.")
@@ -31,7 +32,9 @@ def inspect(
 ) -> None:
     """Say what an SAE is, what its decoder reaches, and what a model's residuals see of it.
 
-    What is shown comes from floats; with -o the checker proves it, and `sae-verify check` does so again.
+    What is shown comes from floats; with -o the checker proves it, and `sae-verify check` does so again. The radius is
+    in units of ||x|| (l2), of ||x|| / sqrt(d) (linf), or of the typical error term (ellipsoid of the error at all
+    positions of the prompts).
     """
     from sae_verify.geometry.inspect import inspect_sae
     from sae_verify.sae import load_sae
@@ -71,7 +74,7 @@ def _inspect_tokens(sae: Any, asked: dict[str, Any], progress: Any) -> Iterator[
     readout = LogitDifference(*asked["readout"]) if asked["readout"] else None
     model = load_model(asked["model"])
     reports = inspect_tokens(
-        sae, model, prompts, hook=asked["hook"], clamp=clamp, readout=readout, share=asked["radius"]
+        sae, model, prompts, hook=asked["hook"], clamp=clamp, readout=readout, ball=asked["ball"], share=asked["radius"]
     )
     for i, report in enumerate(reports, start=1):
         progress("prompts", 0.2 + 0.6 * i / len(prompts))

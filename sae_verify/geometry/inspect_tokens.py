@@ -7,24 +7,26 @@ readout is replaced by its gradient g at h (at x without a clamp). Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from sae_verify.errors import InputError, UnsupportedError
+from sae_verify.geometry.ball import Norm, Shape
 from sae_verify.geometry.cell_recession import Recession, recession
 from sae_verify.geometry.cell_size import nearest_thresholds
 from sae_verify.geometry.clamp_effect import ClampEffect, Counterable, Restore, Undo, clamp_effect, counterable, restore
 from sae_verify.geometry.clamp_effect import undo as undone
 from sae_verify.geometry.closing import ClosingSet, closing_set
-from sae_verify.geometry.dictionary import encoder
+from sae_verify.geometry.dictionary import dictionary, encoder
+from sae_verify.geometry.ellipsoid import error_ellipsoid
 from sae_verify.geometry.held_cell import Array, HeldCell, held_cells
 from sae_verify.geometry.rows import active_features, checked_features
 from sae_verify.geometry.subspace import span
 from sae_verify.geometry.worst_case import LinearOptimum
-from sae_verify.geometry.worst_cases import worst_cases
 from sae_verify.model import Model, encode_prompts, make_tail, run, token_id
 from sae_verify.problem import Clamp, ErrorBall, LogitDifference
 from sae_verify.sae.base import SAE
@@ -71,8 +73,9 @@ class TokenReport:
         gradient_free: ||P g|| / ||g||, P onto the free dimensions.
         gradient_unreachable: the same onto the unreachable ones.
         nearest: features whose thresholds bind first. distances: theirs, absolute; the first is the inner radius.
-        radius: absolute, of the worst cases.
+        shape, radius: of the ball of the worst cases; the radius is absolute.
         optimum: worst first-order change with the code held.
+        preactivations: the same with the active features' pre-activations held.
         recession: whether the cell ends.
         clamp: None without one.
     """
@@ -90,16 +93,18 @@ class TokenReport:
     gradient_unreachable: float
     nearest: tuple[int, ...]
     distances: tuple[float, ...]
+    shape: Shape
     radius: float
     optimum: LinearOptimum
+    preactivations: float
     recession: Recession
     clamp: ClampReport | None
 
     @property
     def worst(self) -> dict[str, float]:
         """Largest first-order change of the readout with nothing, the active pre-activations, and the code held."""
-        free = self.radius * float(np.linalg.norm(self.g))
-        return {"free": free, "preactivations": free * self.gradient_free, "code": self.optimum.value}
+        free = self.radius * self.shape.free(self.g)
+        return {"free": free, "preactivations": self.preactivations, "code": self.optimum.value}
 
 
 def inspect_tokens(
@@ -110,6 +115,7 @@ def inspect_tokens(
     hook: str | None = None,
     clamp: Clamp | None = None,
     readout: LogitDifference | None = None,
+    ball: Norm = "l2",
     share: float = 0.05,
 ) -> Iterator[TokenReport]:
     """Reports, one a prompt as it is ready.
@@ -121,7 +127,8 @@ def inspect_tokens(
         hook: hook point; None takes the SAE's metadata.
         clamp: None for none.
         readout: None takes, for each prompt, its most likely next token against the second.
-        share: radius in units of ||x||.
+        ball: what bounds the perturbation; the ellipsoid is that of the error term at all positions of the prompts.
+        share: radius in units of ||x||; for linf of ||x|| / sqrt(d), for the ellipsoid of a typical error term.
 
     Raises:
         InputError and its kinds for bad prompts, tokens, hooks or shares; UnsupportedError; TailMismatchError.
@@ -130,7 +137,7 @@ def inspect_tokens(
     if named is None:
         raise InputError("the SAE names no hook point", remedy="give one, for example blocks.6.hook_resid_post")
     if not (np.isfinite(share) and share > 0):
-        raise InputError(f"the radius is {share!r} ||x||", rule="it must be positive and finite")
+        raise InputError(f"the radius is {share!r}", rule="it must be positive and finite")
     if clamp is not None:
         checked_features(clamp.features, sae.d_sae)
     place, tokens = model.hook_point(named), encode_prompts(model, prompts)
@@ -143,15 +150,30 @@ def inspect_tokens(
         raise UnsupportedError(f"the SAE has width {sae.d_in} and the model {plain.resid.shape[-1]}")
     x = plain.resid[torch.arange(len(tokens)), tokens.lengths - 1].double().cpu()  # (B, d)
     pairs = [_pair(model, logits, readout) for logits in plain.logits.double().cpu()]
-    rows = torch.stack([tail.unembed[a] - tail.unembed[b] for a, b in pairs])  # (B, d)
-    _, gradient = tail.value_and_grad(tail.base, rows[:, None])  # (B, 1, d)
+    contrast = torch.stack([tail.unembed[a] - tail.unembed[b] for a, b in pairs])  # (B, d)
+    _, gradient = tail.value_and_grad(tail.base, contrast[:, None])  # (B, 1, d)
     g = gradient[:, 0].numpy()
     cells = held_cells(wide, CODE, (), x.numpy(), x.numpy(), "outer")
-    radii = share * np.linalg.norm(x.numpy(), axis=1)
-    optima = worst_cases(encoder(sae), cells, g, radii)
+    shape, unit = _shape(wide, ball, plain.resid.double().cpu(), tokens.lengths)
+    radii = share * (np.linalg.norm(x.numpy(), axis=1) if unit is None else np.full(len(x), unit))
+    radii = radii / np.sqrt(sae.d_in) if ball == "linf" else radii
+    rows = encoder(sae)
+    optima = shape.worst_cases(rows, cells, g, radii)
+    equalities = [HeldCell(cell.width, cell.equal, cell.rows, ()) for cell in cells]
+    fewer = shape.worst_cases(dictionary(torch.zeros(0, sae.d_in)), equalities, g, radii)
     for i, prompt in enumerate(prompts):
         words = " - ".join(repr(_word(model, token)) for token in pairs[i])
-        yield _report(wide, prompt, words, x[i], g[i], cells[i], float(radii[i]), optima[i], clamp)
+        report = _report(wide, prompt, words, x[i], g[i], cells[i], clamp)
+        yield report(shape=shape, radius=float(radii[i]), optimum=optima[i], preactivations=fewer[i].value)
+
+
+def _shape(sae: SAE, ball: Norm, resid: torch.Tensor, lengths: torch.Tensor) -> tuple[Shape, float | None]:
+    """The ball's shape, and its unit of length; None for that of the residual."""
+    if ball != "ellipsoid":
+        return Shape(ball), None
+    real = torch.arange(resid.shape[1]) < lengths[:, None]  # (B, T)
+    found = error_ellipsoid(sae, resid[real])
+    return Shape(ball, found.factor), found.typical
 
 
 def _report(
@@ -161,15 +183,15 @@ def _report(
     x: torch.Tensor,
     g: Array,
     cell: HeldCell,
-    radius: float,
-    optimum: LinearOptimum,
     clamp: Clamp | None,
-) -> TokenReport:
+) -> Callable[..., TokenReport]:
+    """All but the worst cases."""
     active = active_features(sae, x)
     reached = span(sae, active)
     near = nearest_thresholds(cell, 3)
     size = float(np.linalg.norm(g))
-    return TokenReport(
+    return partial(
+        TokenReport,
         prompt=prompt,
         readout=readout,
         x=x.numpy(),
@@ -183,8 +205,6 @@ def _report(
         gradient_unreachable=float(reached.complement.share(g)) if size else 0.0,
         nearest=tuple(int(f) for f in near.feature),
         distances=tuple(float(v) for v in near.distance),
-        radius=radius,
-        optimum=optimum,
         recession=recession(cell),
         clamp=None if clamp is None else _clamp(sae, clamp, x.numpy(), g, cell),
     )

@@ -35,6 +35,7 @@ def token_json(token: TokenReport) -> dict[str, Any]:
         "nearest_distances": list(token.distances),
         "cell": token.recession.verdict,
         "outer_radius": token.recession.radius,
+        "ball": token.shape.norm,
         "radius": token.radius,
         "worst_first_order_change": token.worst,
         "thresholds_that_bind": sum(len(features) for features, _ in token.optimum.upper),
@@ -118,7 +119,8 @@ def _spectrum(matrix: dict[str, Any], width: int, name: str, meaning: str) -> st
 
 def _tokens(tokens: Sequence[TokenReport], *, wide: bool) -> Table:
     share = tokens[0].radius / (float(np.linalg.norm(tokens[0].x)) or 1.0)
-    title = f"code held at the last position (radii in ‖x‖); last three: worst first-order change at {share:.3g}"
+    within = {"l2": f"{share:.3g}", "linf": "the box", "ellipsoid": "the error's ellipsoid"}[tokens[0].shape.norm]
+    title = f"code held at the last position (radii in ‖x‖); last three: worst first-order change within {within}"
     start = ("readout", "on", "‖e‖/‖x‖", "free dims", "∇ free", "∇ unreach.", "inner r", "first") if wide else ()
     names = (*(start or ("on", "e/x", "dims", "inner r")), "outer r", "none", "pre-acts", "code")
     table = _table(title, names)

@@ -36,31 +36,28 @@ class Region:
         assert self.factor is not None
         return r * norm(combine(v, Ball.exact(self.factor)))
 
-    def holds(self, delta: Ball, slack: float) -> bool:
-        """Whether every point within l2 distance `slack` of delta lies in the set."""
-        near = Ball.exact(slack)
-        if self.norm == "l2":
-            return bool((norm(delta) + near).high <= self.radius)
-        if self.norm == "linf":
-            return bool((Ball(np.abs(delta.mid), delta.rad) + near).high.max() <= self.radius)
-        return self._holds_ellipsoid(delta, slack)
+    def point(self, vector: Array) -> Ball:
+        """The perturbation that a step gives as `delta`: the vector itself, or L y of an ellipsoid, enclosed."""
+        if self.factor is None:
+            return Ball.exact(vector)
+        return combine(Ball.exact(vector), Ball.exact(self.factor.T))
 
-    def _holds_ellipsoid(self, delta: Ball, slack: float) -> bool:
-        """Whether ||L^-1 v|| <= radius for every v that near.
+    def holds(self, vector: Array, slack: float) -> bool:
+        """Whether every point within l2 distance `slack` of the step's perturbation lies in the set.
 
-        With R an approximate inverse, L R = I + E and ||E|| <= c < 1: L^-1 v = R (I + E)^-1 v, whose length is at most
-        ||R v|| + ||R|| ||v|| c / (1 - c).
+        For an ellipsoid, ||L^-1 (L y + v)|| <= ||y|| + ||L^-1|| ||v||; with R an approximate inverse, E = L R - I and
+        ||E|| <= c < 1, L^-1 = R (I + E)^-1 has norm at most ||R|| / (1 - c).
         """
-        assert self.factor is not None
-        inverse = approximate_inverse(self.factor)
-        c = defect(self.factor, inverse)
-        if not c < 0.5:
-            return False
-        size = norm(Ball.exact(inverse.ravel()))
-        tail = Ball.exact(c) / (Ball.exact(1.0) - Ball.exact(c))
-        length = norm(combine(delta, Ball.exact(inverse.T))) + size * norm(delta) * tail
-        moved = size * Ball.exact(slack) * (Ball.exact(1.0) + tail)
-        return bool((length + moved).high <= self.radius)
+        given, near = Ball.exact(vector), Ball.exact(slack)
+        if self.norm == "linf":
+            return bool((Ball.exact(np.abs(vector)) + near).high.max() <= self.radius)
+        if self.factor is not None and slack > 0.0:
+            inverse = approximate_inverse(self.factor)
+            c = defect(self.factor, inverse)
+            if not c < 0.5:
+                return False
+            near = near * norm(Ball.exact(inverse.ravel())) / (Ball.exact(1.0) - Ball.exact(c))
+        return bool((norm(given) + near).high <= self.radius)
 
 
 def read_region(subject: Subject, step: Reader, key: str = "ball") -> Region:

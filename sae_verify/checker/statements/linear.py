@@ -35,12 +35,15 @@ class Question:
     def lower(self, delta: Array) -> float:
         """What some exactly admissible point near delta reaches, rounded down; theorem: witness-nearby.
 
+        Args:
+            delta: (d,), or y with delta = L y for an ellipsoid.
+
         Raises:
             Rejected: delta leaves the cell or the ball, or no exactly admissible point is known near it.
         """
-        ball = Ball.exact(delta)
+        ball = self.region.point(delta)
         slack = admissible_within(self.cell, ball) if delta.any() else 0.0
-        need(self.region.holds(ball, slack), "the point is not proven to lie within the ball")
+        need(self.region.holds(delta, slack), "the point is not proven to lie within the ball")
         return float((dot(self.direction, ball) - norm(self.direction) * Ball.exact(slack)).low)
 
 
