@@ -125,3 +125,53 @@ def test_the_solvers_multipliers_bound_every_admissible_point(case: Case) -> Non
 def test_strong_duality_so_the_search_loses_nothing(case: Case) -> None:
     found = worst_case(case.cell, case.g, case.radius)
     assert abs(found.dual - found.value) <= 1e-9 * np.linalg.norm(case.g) * case.radius
+
+
+def other_ball_fails(w: Weak, factor: Matrix | None, *, transposed: bool = True, norm: str = "dual") -> bool:
+    """The same over the box that just contains delta (no factor), or an ellipsoid; the options are mutants."""
+    nu = [max(n, Fraction(0)) for n in w.nu]
+    rest = w.v
+    for multiplier, row in zip([*w.mu, *nu], [*w.equal, *w.upper], strict=True):
+        rest = add(rest, row, -multiplier)
+    gained = dot(w.v, w.delta) - dot(nu, w.slack)
+    if factor is None:
+        radius = max(abs(x) for x in w.delta)
+        size = sum(abs(x) for x in rest) if norm == "dual" else max(abs(x) for x in rest)
+        return gained > radius * size
+    columns = list(zip(*factor, strict=True)) if transposed else factor
+    image = [dot(list(column), rest) for column in columns]  # L^T rest
+    return not at_most_root(gained, w.radius, dot(image, image))
+
+
+@given(weak())
+@settings(max_examples=100)
+def test_weak_duality_over_a_box(w: Weak) -> None:
+    assert not other_ball_fails(w, None)
+
+
+@given(weak(), matrices(D, D))
+@settings(max_examples=100)
+def test_weak_duality_over_an_ellipsoid(w: Weak, factor: Matrix) -> None:
+    """With y = delta of the case, L y is the perturbation: its constraints are made to hold by moving them along."""
+    moved = [dot(row, w.delta) for row in factor]  # L y
+    change = add(moved, w.delta, Fraction(-1))
+    slack = [s + max(Fraction(0), dot(row, change)) for s, row in zip(w.slack, w.upper, strict=True)]
+    square = dot(moved, moved)
+    equal = [add([x * square for x in row], moved, -dot(row, moved)) for row in w.equal]
+    assert not other_ball_fails(Weak(w.v, moved, equal, w.upper, slack, w.radius, w.mu, w.nu), factor)
+
+
+def test_wrong_dual_norms_are_refuted() -> None:
+    assert refutation(weak(), lambda w: other_ball_fails(w, None, norm="linf"))
+    skew = [
+        [Fraction(1), Fraction(5), Fraction(0)],
+        [Fraction(0), Fraction(1), Fraction(0)],
+        [Fraction(0)] * 2 + [Fraction(1)],
+    ]
+
+    def fails_untransposed(w: Weak) -> bool:
+        moved = [dot(row, w.delta) for row in skew]
+        free = Weak(w.v, moved, [], [], [], w.radius, [], [])
+        return other_ball_fails(free, skew, transposed=False)
+
+    assert refutation(weak(), fails_untransposed)
