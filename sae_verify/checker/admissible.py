@@ -82,7 +82,8 @@ def constraints_at(cell: Cell, point: str) -> tuple[Constraints, ...]:
     if cell.held == "free":
         return (nothing,)
     if cell.held == "unreachable":
-        rows = np.array(cell.features) if cell.features is not None else np.flatnonzero(~cell.full_state(point).off)
+        chosen = cell.features
+        rows = np.flatnonzero(~cell.full_state(point).off) if chosen is None else np.array(chosen, dtype=np.intp)
         return (Constraints(sae.W_dec[rows], nothing.upper, nothing.room, strict=False),)
     if not sae.affine:
         raise Rejected(f"with normalisation {sae.normalization!r} the held cell is no polyhedron")

@@ -106,7 +106,7 @@ class Ball:
         with np.errstate(all="ignore"):
             mid = self.mid / other.mid
             room = np.nextafter(np.abs(other.mid) - other.rad, -np.inf)
-            spread = (self.rad + np.abs(mid) * other.rad) / room
+            spread = self.rad / room + np.abs(mid) * (other.rad / room)  # a product may vanish before it is divided
             rad = np.where((room > 0) & np.isfinite(other.mid), up(up(spread + 2 * U * np.abs(mid))), np.inf)
         return Ball(mid, rad)
 

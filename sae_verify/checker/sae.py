@@ -30,6 +30,9 @@ from .arithmetic import (
 )
 from .errors import Rejected
 
+MAX_WIDTH = 2**14
+"""Widths up to this are handled: some proofs keep a few d x d matrices (2 GiB each at most)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sae:
@@ -52,6 +55,8 @@ class Sae:
         d, m = self.W_enc.shape if self.W_enc.ndim == 2 else (0, 0)
         if d == 0 or m == 0 or self.W_dec.shape != (m, d) or self.b_dec.shape != (d,):
             raise Rejected(f"SAE shapes do not fit: {self.W_enc.shape}, {self.W_dec.shape}, {self.b_dec.shape}")
+        if d > MAX_WIDTH:
+            raise Rejected(f"a residual stream of {d} dimensions is more than the {MAX_WIDTH} that are handled")
         for name, value in self.parameters.items():
             if isinstance(value, np.ndarray) and value.shape != (m,):
                 raise Rejected(f"SAE tensor {name} has shape {value.shape}, not ({m},)")

@@ -6,7 +6,9 @@ An ellipsoid is {L y : ||y||_2 <= radius} for a factor L stored beside the file,
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from ..files import regular
 from ..independence import approximate_inverse, defect
 from ..reader import Reader
 from .subject import Subject
+
+HEADER = 4096
+"""Bytes that a .npy file may have beside its numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +76,20 @@ def read_region(subject: Subject, step: Reader, key: str = "ball") -> Region:
             raise reader.fail("factor", "must be null")
         return Region(name, radius, None)
     named = Reader(reader.raw("factor"), f"{key}.factor", ("path", "sha256"))
-    path = regular(subject.directory / named.text("path"))
-    data = path.read_bytes()
+    file = named.text("path")
+    if Path(file).name != file:
+        raise named.fail("path", "must be the plain name of a file beside the statement file")
+    most = 8 * subject.d**2 + HEADER
+    with regular(subject.directory / file).open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise Rejected(f"{file}: more than the {most} bytes that a factor may have")
     if hashlib.sha256(data).hexdigest() != named.text("sha256"):
-        raise Rejected(f"{path.name}: the factor is not the one that the statement speaks of")
-    factor = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        raise Rejected(f"{file}: the factor is not the one that the statement speaks of")
+    stored = np.load(io.BytesIO(data), allow_pickle=False)
+    if not isinstance(stored, np.ndarray) or stored.dtype.str not in ("<f8", "<f4", "<f2"):
+        raise Rejected(f"{file}: a factor is a little-endian float array")
+    factor = np.asarray(stored, dtype=np.float64)
     if factor.shape != (subject.d, subject.d) or not np.isfinite(factor).all():
-        raise Rejected(f"{path.name}: the factor has shape {factor.shape}, or values that are not finite")
+        raise Rejected(f"{file}: the factor has shape {factor.shape}, or values that are not finite")
     return Region(name, radius, factor)

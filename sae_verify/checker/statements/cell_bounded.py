@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arithmetic import Array, Ball, combine, norm, row_lengths
+from ..arithmetic import Array, Ball, combine, dot, norm, row_lengths
 from ..cell import Cell
 from ..errors import Rejected
 from ..independence import defect, rescaled
@@ -37,7 +37,7 @@ def proven_size(cell: Cell, multipliers: Multipliers) -> float:
     roles = [roles for _, *roles in multipliers]
     count = sum(part.features.size for parts in roles for part in parts)
     need(count <= ROWS_A_DIMENSION * d + SPARE_ROWS, f"{count} rows have multipliers; fewer are enough")
-    rest, total = cell.span(multipliers)  # refuses what is not held, and negative multipliers
+    rest, _ = cell.span(multipliers)  # refuses what is not held, and negative multipliers
     rows, room, f, fixed = np.zeros((0, d)), np.zeros(0), np.zeros(0), np.zeros((0, d))
     for equal, upper, decoder in roles:
         kept = upper.values > 0
@@ -53,6 +53,8 @@ def proven_size(cell: Cell, multipliers: Multipliers) -> float:
     if not f.size:
         need(miss < 1, "the equalities are not proven to span the space")
         return 0.0
+    # C = sum f s has to be that of the very s below: another enclosure of the room may be smaller.
+    total = dot(Ball.exact(f), Ball.exact(room))
     start = combine(Ball.exact(room), Ball.exact(inverse.T))  # L s, (d,)
     share = total / Ball.exact(f)  # C / f_j
     corner = Ball(start.mid[:, None], start.rad[:, None]) - Ball.exact(inverse) * share
@@ -87,7 +89,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
     claimed = step.number("radius")
     proven = proven_size(cell, multipliers)
     need(proven <= claimed, f"what is held may reach length {proven:.9g}, more than {claimed:.9g}")
-    text = f"{place(step, cell)}: no perturbation that keeps it is longer than {claimed:.9g}"
+    text = f"{place(step, cell)}: no perturbation that keeps it is longer than {claimed!r}"
     return text, {"radius": claimed}
 
 

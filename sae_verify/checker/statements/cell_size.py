@@ -151,7 +151,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
     need(claimed <= proven, f"the radius {claimed:.9g} exceeds {proven:.9g}, which is proven")
     values: dict[str, Any] = {"radius": claimed, "upper": None, "centred": not centre.any()}
     around = "" if not centre.any() else " around a given admissible one"
-    text = f"{place(step, cell)}: all perturbations{around} up to length {claimed:.9g} that obey the equalities keep it"
+    text = f"{place(step, cell)}: all perturbations{around} up to length {claimed!r} that obey the equalities keep it"
     if step.raw("beyond") is None:
         return text, values
     if centre.any():
@@ -162,7 +162,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
     length = outside(cell, feature, subject.vector(beyond, "delta"))
     need(length <= upper, f"the point outside has length {length:.9g}, more than {upper:.9g}")
     values |= {"upper": upper, "feature": feature}
-    return f"{text}; one up to length {upper:.9g} does not, by feature {feature}", values
+    return f"{text}; one up to length {upper!r} does not, by feature {feature}", values
 
 
 KIND = Kind(theorem="cell-size", keys=("point", "held", "features", "centre", "radius", "beyond"), prove=_prove)

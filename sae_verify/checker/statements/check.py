@@ -118,6 +118,8 @@ def _check(path: Path, sae: Path | None) -> Accepted:
     steps = top.raw("steps")
     if not isinstance(steps, list) or not 0 < len(steps) <= MAX_STEPS:
         raise top.fail("steps", f"must be a list of 1 to {MAX_STEPS}")
+    if len({digest_json(step) for step in steps}) != len(steps):  # each may cost a pass over the weights, or d^3
+        raise Rejected("a step is repeated")
     return Accepted(weights.digest, tuple(prove(subject, step, f"steps[{i}]") for i, step in enumerate(steps)))
 
 

@@ -44,7 +44,7 @@ class Codes:
         if np.isfinite(self.upper).any():
             parts.append("f <= u")
         if self.total is not None:
-            parts.append(f"sum(f) <= {self.total:.9g}")
+            parts.append(f"sum(f) <= {self.total!r}")
         if self.active is not None:
             parts.append(f"at most {self.active} active")
         return ", ".join(parts)

@@ -29,7 +29,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
     most = support(codes, y, level)
     margin = dot(Ball.exact(y), x) - most - Ball.exact(distance) * norm(Ball.exact(y))
     need(margin.low >= 0, f"the direction misses the distance {distance:.9g} by {float(-margin.low):.3g} of its length")
-    return f"every code ({codes}) stays at least {distance:.9g} away from the vector", {"distance": distance}
+    return f"every code ({codes}) stays at least {distance!r} away from the vector", {"distance": distance}
 
 
 def support(codes: Codes, y: Array, level: float) -> Ball:

@@ -32,7 +32,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
         need(total(Ball.exact(f)).high <= codes.total, "the sum of the code is not proven to be within its bound")
     rest = norm(x - combine(Ball.exact(f), Ball.exact(codes.rows[at])))
     need(rest.high <= residual, f"the residual is only proven to be at most {float(rest.high):.9g}")
-    text = f"a code with {positive} active features ({codes}) comes within {residual:.9g} of the vector"
+    text = f"a code with {positive} active features ({codes}) comes within {residual!r} of the vector"
     return text, {"residual": residual, "active": positive}
 
 

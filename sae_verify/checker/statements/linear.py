@@ -69,18 +69,18 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
         values["upper"] = claimed = step.number("upper")
         proven = question.upper(read_multipliers(step.raw("multipliers"), "multipliers"))
         need(proven <= claimed, f"the dual value exceeds {claimed:.9g} by {proven - claimed:.3g}")
-        parts.append(f"<= {claimed:.9g}")
+        parts.append(f"<= {claimed!r}")
     if (step.raw("lower") is None) != (step.raw("delta") is None):
         raise step.fail("delta", "must be given with a lower side, and only then")
     if step.raw("delta") is not None:
         values["lower"] = claimed = step.number("lower")
         proven = question.lower(subject.vector(step, "delta"))
         need(proven >= claimed, f"the point reaches {proven:.9g}, not {claimed:.9g}")
-        parts.append(f">= {claimed:.9g}")
+        parts.append(f">= {claimed!r}")
     if not parts:
         raise Rejected("a worst case needs an upper side, a lower side or both")
     held = f"held={question.cell.held}" + (f" ({len(question.cell.chosen)} features)" if question.cell.chosen else "")
-    where = f"point {step.integer('point')}, {held}, {region.norm} radius {region.radius:.9g}"
+    where = f"point {step.integer('point')}, {held}, {region.norm} radius {region.radius!r}"
     return f"largest first-order change at {where}: {' and '.join(parts)}", values
 
 

@@ -41,7 +41,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
         square = _several(codes, x, k, lambda: _most_negative(subject.sae, codes))
     need(square.low >= 0 and distance >= 0, "nothing is proven about the distance")
     need(sqrt(square).low >= distance, f"the distance is only proven to be at least {float(sqrt(square).low):.9g}")
-    return f"every code ({codes}) stays at least {distance:.9g} away from the vector", {"distance": distance}
+    return f"every code ({codes}) stays at least {distance!r} away from the vector", {"distance": distance}
 
 
 def _one(codes: Codes, x: Ball) -> Ball:

@@ -78,7 +78,7 @@ class Statement:
 
     Attributes:
         kind, theorem: of the step.
-        text: what is proved, in one line.
+        text: what is proved, in one line; numbers in full, since rounding them for print might claim more.
         values: its numbers, JSON-ready.
     """
 

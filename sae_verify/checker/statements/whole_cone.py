@@ -45,7 +45,7 @@ def _prove(subject: Subject, step: Reader) -> tuple[str, dict[str, Any]]:
     if claimed is not None:
         most = _total(reach, Ball.exact(moved) + reach * miss, room, exponent)
         need(most.high <= claimed, f"the sum of the code is only proven to be at most {float(most.high):.9g} |x|")
-        text += f" with sum(f) <= {claimed:.9g} |x|"
+        text += f" with sum(f) <= {claimed!r} |x|"
     return text, {"rows": len(names), "evidence": len(features), "total": claimed}
 
 
