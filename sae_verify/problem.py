@@ -238,6 +238,32 @@ class AtMost:
 Prompt = str | Sequence[int]
 
 
+def trained_hook(model: Model, sae: SAE, hook: HookPoint | str | None) -> HookPoint:
+    """The hook point at which an SAE reads a model; None takes the SAE's metadata.
+
+    Raises:
+        InputError: there is none, or it is not the one that the SAE was trained at.
+        HookPointError: the model has no such hook point.
+    """
+    named = hook if hook is not None else sae.source.hook_name
+    if named is None:
+        raise InputError(
+            "no hook point is given and the SAE's metadata names none",
+            rule="the SAE reads one hook point of the model",
+            remedy="pass hook='blocks.6.hook_resid_post'",
+        )
+    point = model.hook_point(named)
+    trained = sae.source.hook_name
+    # resid_post of one block and resid_pre of the next are the same state.
+    if trained is not None and model.hook_point(trained).first_block != point.first_block:
+        raise InputError(
+            f"hook is {str(point)!r} and the SAE's metadata says {trained!r}",
+            rule="an SAE is used where it was trained",
+            remedy="leave hook out, or correct hook_name in the SAE's metadata if that is wrong",
+        )
+    return point
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A batch of questions that differ only in prompt and readout.
@@ -280,23 +306,7 @@ class Problem:
                 rule="give one readout for all prompts, or one a prompt",
             )
         object.__setattr__(self, "readout", tuple(readouts))
-        hook = self.hook if self.hook is not None else self.sae.source.hook_name
-        if hook is None:
-            raise InputError(
-                "no hook point is given and the SAE's metadata names none",
-                rule="the SAE reads one hook point of the model",
-                remedy="pass hook='blocks.6.hook_resid_post'",
-            )
-        point = self.model.hook_point(hook)
-        object.__setattr__(self, "hook", point)
-        trained = self.sae.source.hook_name
-        # resid_post of one block and resid_pre of the next are the same state.
-        if trained is not None and self.model.hook_point(trained).first_block != point.first_block:
-            raise InputError(
-                f"hook is {str(point)!r} and the SAE's metadata says {trained!r}",
-                rule="an SAE is used where it was trained",
-                remedy="leave hook out, or correct hook_name in the SAE's metadata if that is wrong",
-            )
+        object.__setattr__(self, "hook", trained_hook(self.model, self.sae, self.hook))
         if self.sae.d_in != self.model.d_model:
             raise ShapeError(
                 f"the SAE reads {self.sae.d_in} dimensions and the model's residual stream has {self.model.d_model}",

@@ -57,7 +57,8 @@ def test_with_a_model_and_proofs(prompts: Path, tmp_path: Path) -> None:
     worst = first["worst_first_order_change"]
     assert worst["code"] <= worst["preactivations"] <= worst["free"]
     assert first["free_dimensions"] == 64 - first["active_features"]
-    assert first["clamp"]["readout_change"] != 0
+    assert first["clamp"]["first_order_readout_change"] != 0
+    assert first["clamp"]["readout_clamped"] != first["readout_base"]
     assert row["not_proven"] == []
     assert len(row["proven"]) == 5 + 3 * len(PROMPTS)
     again = CliRunner().invoke(main, ["check", str(out), "--json"])
@@ -111,12 +112,31 @@ def test_usage(arguments: tuple[Any, ...], message: str) -> None:
         (("--readout", "kate", "zzz"), 2, "zzz"),
         (("--radius", "-1"), 2, "must be positive"),
         (("--hook", "blocks.99.hook_resid_post"), 2, "blocks.99"),
+        (("--hook", "blocks.1.hook_resid_post"), 2, "an SAE is used where it was trained"),
+        (("--clamp", "3=1", "--clamp", "3=2"), 2, "twice"),
+        (("--readout", "kate", "kate"), 2, "with itself"),
+        (("--radius", "1e200"), 2, "from 1e-30 to 1e+30"),
     ],
 )
 def test_bad_questions(prompts: Path, arguments: tuple[Any, ...], code: int, message: str) -> None:
     result = call(CASE / "sae_last", "--model", CASE, "--prompts", prompts, *arguments)
     assert result.exit_code == code, result.output
     assert message in result.output
+
+
+def test_nothing_but_a_statement_file_is_overwritten(tmp_path: Path, prompts: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"precious")
+    for out in (weights, tmp_path, prompts, weights / "x.cert", ""):
+        result = call(CASE / "sae_last", "-o", out)
+        assert result.exit_code == 2, result.output
+    assert weights.read_bytes() == b"precious"
+    out = tmp_path / "new" / "facts.cert"
+    for _ in range(2):  # an older statement file may be replaced
+        assert call(CASE / "sae_last", "-o", out).exit_code == 0
+    again = CliRunner().invoke(main, ["check", str(out), "--replay"])
+    assert again.exit_code == 0
+    assert "nothing to replay" in again.output
 
 
 def test_the_gradient_and_the_clamp_are_those_of_the_model() -> None:

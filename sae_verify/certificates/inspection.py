@@ -67,13 +67,13 @@ def certify_inspection(sae: SAE, tokens: Sequence[TokenReport], path: Path) -> C
         try:
             steps.append(inner_radius_step(subject, index, CODE, token.cell))
         except InputError as reason:
-            missing.append(f"prompt {index + 1}, inner radius: {reason}")
+            missing.append(f"point {index}, inner radius: {reason}")
         try:
             if token.recession.verdict == "bounded":
                 steps.append(bounded_step(subject, index, CODE, token.cell, token.recession))
             elif token.recession.verdict == "unbounded":
                 steps.append(unbounded_step(subject, index, CODE, token.recession))
         except InputError as reason:
-            missing.append(f"prompt {index + 1}, bounded or not: {reason}")
+            missing.append(f"point {index}, bounded or not: {reason}")
     write_statements(sae, steps, path, points)
     return Certified(path, check_statements(path), tuple(missing))

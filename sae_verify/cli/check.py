@@ -26,11 +26,14 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
     """Re-verify CERTIFICATES against your own weights. No torch, no solver."""
     from sae_verify import checker
 
-    rejected = False
+    rejected = certified = False
     for path in certificates:
         if checker.is_statement_file(path):
+            if again:
+                click.echo(f"{path}: a statement file speaks of no model; there is nothing to replay", err=True)
             rejected |= not _check_statements(path, sae, as_json=as_json)
             continue
+        certified = True
         row: dict[str, Any] = {"certificate": str(path)}
         proven = ""
         try:
@@ -54,7 +57,7 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
             click.echo(f"accepted  {path}: {row['verdict']}; {proven} at radius {row['radius']:.6g}{note}")
         else:
             click.echo(f"rejected  {path}: {row['reason']}")
-    if not as_json and not rejected:
+    if not as_json and not rejected and certified:
         click.echo("An accepted certificate still rests on: " + "; ".join(checker.ASSUMPTIONS) + ".", err=True)
     sys.exit(4 if rejected else 0)
 

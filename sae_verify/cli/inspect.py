@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,16 +26,18 @@ from sae_verify.cli.group import bar, main
 @click.option("--radius", type=float, default=0.05, show_default=True, help="Of the worst cases, see below.")
 @click.option("--clamp", multiple=True, metavar="FEATURE=VALUE", help="Set a feature to a value; may be repeated.")
 @click.option("--readout", nargs=2, metavar="TOKEN TOKEN", help="Logit difference; default: the model's first two.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Prove what is shown: write a statement file.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write and check a statement file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def inspect(
     sae: str, identifier: str | None, input_scale: float | None, out: Path | None, *, as_json: bool, **asked: Any
 ) -> None:
     """Say what an SAE is, what its decoder reaches, and what a model's residuals see of it.
 
-    What is shown comes from floats; with -o the checker proves it, and `sae-verify check` does so again. The radius is
-    in units of ||x|| (l2), of ||x|| / sqrt(d) (linf), or of the typical error term (ellipsoid of the error at all
-    positions of the prompts).
+    What is shown comes from floats. With -o the checker proves ranks, singular values, the cone, and for
+    each prompt the worst case with the code held, the inner radius and whether the cell ends; `sae-verify
+    check` proves them again. (For an ellipsoid its factor is written beside the file.) The radius is in
+    units of ||x|| (l2), of ||x|| / sqrt(d) (linf), or of the typical error term (ellipsoid of the error at
+    all positions of the prompts).
     """
     from sae_verify.geometry.inspect import inspect_sae
     from sae_verify.sae import load_sae
@@ -43,6 +46,8 @@ def inspect(
         raise click.UsageError("--model and --prompts go together")
     if (asked["clamp"] or asked["readout"]) and asked["model"] is None:
         raise click.UsageError("--clamp and --readout need --model and --prompts")
+    if out is not None:
+        _writable(out)
     with bar("inspect") as progress:
         loaded = load_sae(sae, identifier, input_scale=input_scale)
         progress("weights", 0.1)
@@ -57,6 +62,17 @@ def inspect(
     _print_inspection(facts, tokens, proven, as_json=as_json)
 
 
+def _writable(out: Path) -> None:
+    """A statement file may be written here: nothing but an older one is replaced."""
+    from sae_verify.checker import is_statement_file
+
+    place = next((p for p in out.absolute().parents if p.exists()), Path("/"))
+    if not out.name or out.is_dir() or (out.exists() and not is_statement_file(out)):
+        raise click.UsageError(f"{out} exists and is no statement file; give another name")
+    if not place.is_dir() or not os.access(place, os.W_OK) or (out.exists() and not os.access(out, os.W_OK)):
+        raise click.UsageError(f"{out} cannot be written")
+
+
 def _inspect_tokens(sae: Any, asked: dict[str, Any], progress: Any) -> Iterator[Any]:
     """Reports of the prompts of a file, with progress."""
     from sae_verify.geometry.inspect_tokens import inspect_tokens
@@ -64,13 +80,16 @@ def _inspect_tokens(sae: Any, asked: dict[str, Any], progress: Any) -> Iterator[
     from sae_verify.problem import Clamp, LogitDifference
 
     try:
-        lines = asked["prompts"].read_text(encoding="utf-8").splitlines()
+        lines = asked["prompts"].read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{asked['prompts']} cannot be read: {error}") from None
     prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise click.UsageError(f"{asked['prompts']} has no prompts")
-    clamp = Clamp.set(dict(_setting(text) for text in asked["clamp"])) if asked["clamp"] else None
+    settings = [_setting(text) for text in asked["clamp"]]
+    if len(dict(settings)) != len(settings):
+        raise click.UsageError("--clamp names a feature twice")
+    clamp = Clamp.set(dict(settings)) if settings else None
     readout = LogitDifference(*asked["readout"]) if asked["readout"] else None
     model = load_model(asked["model"])
     reports = inspect_tokens(

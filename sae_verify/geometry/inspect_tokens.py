@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from sae_verify.errors import InputError, UnsupportedError
+from sae_verify.errors import InputError, ShapeError
 from sae_verify.geometry.ball import Norm, Shape
 from sae_verify.geometry.cell_recession import Recession, recession
 from sae_verify.geometry.cell_size import nearest_thresholds
@@ -28,7 +29,7 @@ from sae_verify.geometry.rows import active_features, checked_features
 from sae_verify.geometry.subspace import span
 from sae_verify.geometry.worst_case import LinearOptimum
 from sae_verify.model import Model, encode_prompts, make_tail, run, token_id
-from sae_verify.problem import Clamp, ErrorBall, LogitDifference
+from sae_verify.problem import Clamp, ErrorBall, LogitDifference, trained_hook
 from sae_verify.sae.base import SAE
 from sae_verify.sae.clamp import apply_clamp
 
@@ -46,12 +47,15 @@ class ClampReport:
 
     Attributes:
         effect: x, h and their difference.
+        clamped: readout of the clamped model, as it ran.
         undo: cancelling it. counterable: the share of it that no held equality protects.
-        restore: bringing the readout back to where the clamp took it from; None where the clamp did not lower it.
+        restore: the shortest perturbation that raises the linear readout by what the clamp took from the model's; None
+            where the clamp did not lower it. The model itself may need less or more: `attack` and `certify` say.
         closing: features that, held as well, leave no first-order effect of the error term.
     """
 
     effect: ClampEffect
+    clamped: float
     undo: Undo
     counterable: Counterable
     restore: Restore | None
@@ -77,6 +81,7 @@ class TokenReport:
         optimum: worst first-order change with the code held.
         preactivations: the same with the active features' pre-activations held.
         recession: whether the cell ends.
+        base: readout of the plain model, as it ran.
         clamp: None without one.
     """
 
@@ -98,6 +103,7 @@ class TokenReport:
     optimum: LinearOptimum
     preactivations: float
     recession: Recession
+    base: float
     clamp: ClampReport | None
 
     @property
@@ -131,28 +137,26 @@ def inspect_tokens(
         share: radius in units of ||x||; for linf of ||x|| / sqrt(d), for the ellipsoid of a typical error term.
 
     Raises:
-        InputError and its kinds for bad prompts, tokens, hooks or shares; UnsupportedError; TailMismatchError.
+        InputError and its kinds for bad prompts, tokens, hooks, widths or shares; UnsupportedError; TailMismatchError.
     """
-    named = hook or sae.source.hook_name
-    if named is None:
-        raise InputError("the SAE names no hook point", remedy="give one, for example blocks.6.hook_resid_post")
     if not (np.isfinite(share) and share > 0):
         raise InputError(f"the radius is {share!r}", rule="it must be positive and finite")
+    if sae.d_in != model.d_model:
+        raise ShapeError(f"the SAE has width {sae.d_in} and the model {model.d_model}", rule="they must agree")
     if clamp is not None:
         checked_features(clamp.features, sae.d_sae)
-    place, tokens = model.hook_point(named), encode_prompts(model, prompts)
+    place, tokens = trained_hook(model, sae, hook), encode_prompts(model, prompts)
     wide = sae.to(torch.float64)
     with torch.no_grad():
         plain = run(model, tokens, place)
     edit = None if clamp is None else (lambda x: apply_clamp(sae, clamp, x, tokens.lengths))
-    tail, _ = make_tail(model, tokens, place, edit)
-    if plain.resid.shape[-1] != sae.d_in:
-        raise UnsupportedError(f"the SAE has width {sae.d_in} and the model {plain.resid.shape[-1]}")
+    tail, edited = make_tail(model, tokens, place, edit)
     x = plain.resid[torch.arange(len(tokens)), tokens.lengths - 1].double().cpu()  # (B, d)
     pairs = [_pair(model, logits, readout) for logits in plain.logits.double().cpu()]
     contrast = torch.stack([tail.unembed[a] - tail.unembed[b] for a, b in pairs])  # (B, d)
     _, gradient = tail.value_and_grad(tail.base, contrast[:, None])  # (B, 1, d)
     g = gradient[:, 0].numpy()
+    actual = [_readouts(logits, pairs) for logits in (plain.logits, edited.logits)]  # base, clamped
     cells = held_cells(wide, CODE, (), x.numpy(), x.numpy(), "outer")
     shape, unit = _shape(wide, ball, plain.resid.double().cpu(), tokens.lengths)
     radii = share * (np.linalg.norm(x.numpy(), axis=1) if unit is None else np.full(len(x), unit))
@@ -163,7 +167,8 @@ def inspect_tokens(
     fewer = shape.worst_cases(dictionary(torch.zeros(0, sae.d_in)), equalities, g, radii)
     for i, prompt in enumerate(prompts):
         words = " - ".join(repr(_word(model, token)) for token in pairs[i])
-        report = _report(wide, prompt, words, x[i], g[i], cells[i], clamp)
+        at = _At(prompt, words, x[i], g[i], cells[i], float(actual[0][i]), float(actual[1][i]))
+        report = _report(wide, at, clamp)
         yield report(shape=shape, radius=float(radii[i]), optimum=optima[i], preactivations=fewer[i].value)
 
 
@@ -176,16 +181,21 @@ def _shape(sae: SAE, ball: Norm, resid: torch.Tensor, lengths: torch.Tensor) -> 
     return Shape(ball, found.factor), found.typical
 
 
-def _report(
-    sae: SAE,
-    prompt: str,
-    readout: str,
-    x: torch.Tensor,
-    g: Array,
-    cell: HeldCell,
-    clamp: Clamp | None,
-) -> Callable[..., TokenReport]:
+class _At(NamedTuple):
+    """One prompt: text, readout in words, residual, gradient, held cell, and the readout of both runs."""
+
+    prompt: str
+    readout: str
+    x: torch.Tensor
+    g: Array
+    cell: HeldCell
+    base: float
+    clamped: float
+
+
+def _report(sae: SAE, at: _At, clamp: Clamp | None) -> Callable[..., TokenReport]:
     """All but the worst cases."""
+    prompt, readout, x, g, cell, base, clamped = at
     active = active_features(sae, x)
     reached = span(sae, active)
     near = nearest_thresholds(cell, 3)
@@ -206,19 +216,29 @@ def _report(
         nearest=tuple(int(f) for f in near.feature),
         distances=tuple(float(v) for v in near.distance),
         recession=recession(cell),
-        clamp=None if clamp is None else _clamp(sae, clamp, x.numpy(), g, cell),
+        base=base,
+        clamp=None if clamp is None else _clamp(sae, clamp, at, base - clamped),
     )
 
 
-def _clamp(sae: SAE, clamp: Clamp, x: Array, g: Array, cell: HeldCell) -> ClampReport:
-    effect = clamp_effect(sae, clamp, x)
-    share = counterable(cell, effect.effect, g)
-    lost = -share.readout
+def _clamp(sae: SAE, clamp: Clamp, at: _At, lost: float) -> ClampReport:
+    effect = clamp_effect(sae, clamp, at.x.numpy())
     back = None
     if lost > 0:
-        back = restore(cell, g, lost, FAR * effect.norm_h, norm_h=effect.norm_h, norm_e=effect.norm_e)
-    columns = sae.W_enc.T.numpy()
-    return ClampReport(effect, undone(cell, effect.effect), share, back, closing_set(cell, g, columns, CLOSING))
+        back = restore(at.cell, at.g, lost, FAR * effect.norm_h, norm_h=effect.norm_h, norm_e=effect.norm_e)
+    return ClampReport(
+        effect=effect,
+        clamped=at.clamped,
+        undo=undone(at.cell, effect.effect),
+        counterable=counterable(at.cell, effect.effect, at.g),
+        restore=back,
+        closing=closing_set(at.cell, at.g, sae.W_enc.T.numpy(), CLOSING),
+    )
+
+
+def _readouts(logits: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Logit differences of each prompt, as the model ran."""
+    return [float(row[a] - row[b]) for row, (a, b) in zip(logits.detach().double().cpu(), pairs, strict=True)]
 
 
 def _pair(model: Model, logits: torch.Tensor, readout: LogitDifference | None) -> tuple[int, int]:
@@ -229,6 +249,8 @@ def _pair(model: Model, logits: torch.Tensor, readout: LogitDifference | None) -
     a, b = (
         token if isinstance(token, int) else token_id(model, token) for token in (readout.positive, readout.negative)
     )
+    if a == b:
+        raise InputError(f"the readout compares token {a} with itself", rule="two tokens must differ")
     return a, b
 
 

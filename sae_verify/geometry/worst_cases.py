@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sae_verify.errors import ShapeError
+from sae_verify.errors import InputError, ShapeError
 from sae_verify.geometry.dictionary import Dictionary
 from sae_verify.geometry.gram import Equalities, Working, equalities, face
 from sae_verify.geometry.held_cell import Array, HalfSpaces, HeldCell, Indices
@@ -28,6 +28,8 @@ ENTERING = 64
 """Rows of a family that enter a token's working set in one round, the most violated first."""
 ROUNDS = 40
 """Rounds before the rest is left to the solver that goes row by row."""
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Radii that float32 pricing can handle with room to spare."""
 STUCK = 1e-13
 """Relative length of the free part of g from which on the equalities leave no direction; the row solver decides."""
 
@@ -110,9 +112,10 @@ def worst_cases(rows: Dictionary, cells: Sequence[HeldCell], g: Array, radii: Ar
         rows: the dictionary that every family of half-spaces has its normals from: row j is feature j.
         cells: one a token, with all half-spaces (not reduced by `within`).
         g: (B, d) directions.
-        radii: (B,) finite, not negative.
+        radii: (B,) zero, or from 1e-30 to 1e30.
 
     Raises:
+        InputError: a radius is out of range.
         ShapeError: shapes differ, or a family has not one half-space a row of the dictionary.
     """
     g, radii = np.asarray(g, dtype=np.float64), np.asarray(radii, dtype=np.float64)
@@ -141,12 +144,15 @@ def worst_cases(rows: Dictionary, cells: Sequence[HeldCell], g: Array, radii: Ar
 
 
 def check_batch(rows: Dictionary, cells: Sequence[HeldCell], g: Array, radii: Array) -> None:
-    """Raise ShapeError unless directions, radii and half-spaces fit the dictionary."""
+    """Raise ShapeError or InputError unless directions, radii and half-spaces fit the dictionary."""
     if g.shape != (len(cells), rows.width) or radii.shape != (len(cells),):
         raise ShapeError(
             f"{len(cells)} cells, directions {g.shape} and radii {radii.shape}",
             rule=f"one direction of {rows.width} numbers and one radius a cell",
         )
+    odd = radii[~((radii == 0) | ((radii >= SMALLEST) & (radii <= LARGEST)))]
+    if odd.size:
+        raise InputError(f"a radius is {odd[0]!r}", rule=f"zero, or from {SMALLEST:g} to {LARGEST:g}")
     for half in (half for cell in cells for half in cell.half_spaces):
         if half.features is not None or half.slack.shape != (len(rows),):
             raise ShapeError(

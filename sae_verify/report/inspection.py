@@ -23,6 +23,7 @@ def token_json(token: TokenReport) -> dict[str, Any]:
     return {
         "prompt": token.prompt,
         "readout": token.readout,
+        "readout_base": token.base,
         "norm_x": float(np.linalg.norm(token.x)),
         "active_features": token.active,
         "error_share": token.error_share,
@@ -49,14 +50,15 @@ def _clamp_json(clamp: ClampReport) -> dict[str, Any]:
         "effect": clamp.effect.norm,
         "norm_h": clamp.effect.norm_h,
         "norm_e": clamp.effect.norm_e,
-        "readout_change": clamp.counterable.readout,
+        "readout_clamped": clamp.clamped,
+        "first_order_readout_change": clamp.counterable.readout,
         "undo_admissible": clamp.undo.admissible,
         "undo_remaining_share": clamp.undo.remaining_share,
         "counterable_share": clamp.counterable.vector,
         "counterable_readout_share": clamp.counterable.along,
-        "restore_radius": None if back is None else back.norm,
-        "restore_radius_at_least": None if back is None or math.isinf(back.lower) else back.lower,
-        "restore_impossible": back is not None and math.isinf(back.lower),
+        "first_order_restore_radius": None if back is None else back.norm,
+        "first_order_restore_radius_at_least": None if back is None or math.isinf(back.lower) else back.lower,
+        "first_order_restore_impossible": back is not None and math.isinf(back.lower),
         "closing_features": clamp.closing.features.tolist(),
         "closing_shares": clamp.closing.shares.tolist(),
         "closing_at_least": clamp.closing.at_least,
@@ -71,6 +73,9 @@ def screen(facts: dict[str, Any], tokens: Sequence[TokenReport], *, wide: bool =
         parts.append(_tokens(tokens, wide=wide))
     if any(token.clamp for token in tokens):
         parts.append(_clamps(tokens, wide=wide))
+    if tokens:
+        notes = [LEGEND, *([CLAMP_LEGEND] if any(token.clamp for token in tokens) else [])]
+        parts += [Text(" ".join(note.split()), style="dim") for note in notes]
     return Group(*parts)
 
 
@@ -156,26 +161,40 @@ def _table(title: str, names: Sequence[str]) -> Table:
 
 
 def _clamps(tokens: Sequence[TokenReport], *, wide: bool) -> Table:
-    names = ("‖h - x‖/‖x‖", "readout", "counterable", "of readout", "undo", "restore at", "closing set")
+    names = ("‖h - x‖", "base", "clamped", "1st order", "counter.", "undo", "restore ≈", "closing set")
     if not wide:
-        names = ("effect", "readout", "counter.", "of it", "undo", "restore at", "closing")
-    table = _table("the clamp, to first order, with the code held", names)
+        names = ("base", "clamped", "counter.", "undo", "restore≈", "closing")
+    table = _table("the clamp, with the code held; to first order but for the readouts base and clamped", names)
     for token in tokens:
         clamp = token.clamp
         assert clamp is not None
-        along = clamp.counterable.along
         size = float(np.linalg.norm(token.x)) or 1.0
+        change = (f"{clamp.counterable.readout:+.3g}",)
         table.add_row(
             _short(token.prompt, wide=wide),
-            f"{clamp.effect.norm / size:.3f}",
-            f"{clamp.counterable.readout:+.3g}",
-            f"{clamp.counterable.vector:.2f}",
-            "–" if along is None else f"{along:.2f}",
+            *((f"{clamp.effect.norm / size:.3f}",) if wide else ()),
+            f"{token.base:.3g}",
+            f"{clamp.clamped:.3g}",
+            *(change if wide else ()),
+            f"{clamp.counterable.vector:.2f}" if clamp.effect.norm else "no effect",
             "possible" if clamp.undo.admissible else f"{clamp.undo.remaining_share:.0%} stays",
             _restore(clamp),
-            _closing(clamp),
+            _closing(clamp, wide=wide),
         )
     return table
+
+
+LEGEND = """\
+on: active features. dims: what their pre-activations leave free; ∇ free, ∇ unreach.: share of the readout's
+gradient (at h, or at x without a clamp) in these, and orthogonal to the active decoder rows. inner r: nearest
+threshold, of the features `first`; outer r: of a ball that contains the cell (∞: it never ends). none, pre-
+acts, code: largest first-order change of the readout with that held. effective rank: exp of the entropy of
+the singular values."""
+CLAMP_LEGEND = """\
+base, clamped: the readout as the model ran. counter.: share of h - x that no held pre-activation protects.
+undo: how much of h - x stays after the best admissible perturbation. restore: radius that raises the linear
+readout by base - clamped; the model may need less: see `certify`. closing set: features that would have to be
+held as well, and the share of the first-order effect they leave (greedy; at most 8)."""
 
 
 def _restore(clamp: ClampReport) -> str:
@@ -187,11 +206,15 @@ def _restore(clamp: ClampReport) -> str:
     return f"{back.in_h:.3g} ‖h‖"
 
 
-def _closing(clamp: ClampReport) -> str:
-    count, left = len(clamp.closing.features), float(clamp.closing.shares[-1])
+def _closing(clamp: ClampReport, *, wide: bool) -> str:
+    features, left = clamp.closing.features.tolist(), float(clamp.closing.shares[-1])
+    named = " ".join(map(str, features[:3])) + ("…" if len(features) > 3 else "")
+    count = str(len(features))
     if clamp.closing.closed:
-        return str(count) if clamp.closing.smallest else f"{clamp.closing.at_least} to {count}"
-    return f"{count} leave {left:.0%}"
+        many = count if clamp.closing.smallest else f"{clamp.closing.at_least} to {count}"
+    else:
+        many = f"{count} leave {left:.0%}"
+    return f"{named}: {many}" if wide and features else many
 
 
 def _short(prompt: str, *, wide: bool) -> Text:
