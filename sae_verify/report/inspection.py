@@ -187,8 +187,8 @@ def _clamps(tokens: Sequence[TokenReport], *, wide: bool) -> Table:
 LEGEND = """\
 on: active features. dims: what their pre-activations leave free; ∇ free, ∇ unreach.: share of the readout's
 gradient (at h, or at x without a clamp) in these, and orthogonal to the active decoder rows. inner r: nearest
-threshold, of the features `first`; outer r: of a ball that contains the cell (∞: it never ends). none, pre-
-acts, code: largest first-order change of the readout with that held. effective rank: exp of the entropy of
+threshold, of the features `first`; outer r: of a ball that contains the cell (∞: it never ends). none, pre-acts
+, code: largest first-order change of the readout with that held. effective rank: exp of the entropy of
 the singular values."""
 CLAMP_LEGEND = """\
 base, clamped: the readout as the model ran. counter.: share of h - x that no held pre-activation protects.
