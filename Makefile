@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-saelens lint types bench clean
+.PHONY: demo test test-saelens lint types bench proofs verified-checker clean
 
 # The main job on the bundled cases: certify, attack, replay, check.
 demo: $(VENV)/.demo
@@ -28,6 +28,13 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# The theorems in Coq, and the checker extracted from them; both need Debian's coq and MathComp packages (see proofs/README.md).
+proofs:
+	$(MAKE) -C proofs
+
+verified-checker:
+	$(MAKE) -C proofs/checker all audit
 
 # torch is installed on its own first: constraints.txt pins the build that is small.
 $(VENV)/.torch: constraints.txt

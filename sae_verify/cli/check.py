@@ -21,8 +21,13 @@ from sae_verify.cli.group import main
 @click.option(
     "--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch)."
 )
+@click.option(
+    "--verified", is_flag=True, help="Also decide linear worst cases of statement files by the checker proved in Coq."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a certificate.")
-def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, *, again: bool, as_json: bool) -> None:
+def check(
+    certificates: tuple[Path, ...], sae: Path | None, model: Path | None, *, again: bool, verified: bool, as_json: bool
+) -> None:
     """Re-verify CERTIFICATES against your own weights. No torch, no solver."""
     from sae_verify import checker
 
@@ -31,8 +36,10 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
         if checker.is_statement_file(path):
             if again:
                 click.echo(f"{path}: a statement file speaks of no model; there is nothing to replay", err=True)
-            rejected |= not _check_statements(path, sae, as_json=as_json)
+            rejected |= not _check_statements(path, sae, verified=verified, as_json=as_json)
             continue
+        if verified:
+            click.echo(f"{path}: the verified checker decides statement files only", err=True)
         certified = True
         row: dict[str, Any] = {"certificate": str(path)}
         proven = ""
@@ -62,13 +69,19 @@ def check(certificates: tuple[Path, ...], sae: Path | None, model: Path | None, 
     sys.exit(4 if rejected else 0)
 
 
-def _check_statements(path: Path, sae: Path | None, *, as_json: bool) -> bool:
+def _check_statements(path: Path, sae: Path | None, *, verified: bool, as_json: bool) -> bool:
     """Check one statement file and print what it proves; whether it is accepted."""
     from sae_verify import checker
 
     row: dict[str, Any] = {"certificate": str(path)}
     try:
         accepted = checker.check_statements(path, sae=sae)
+        if verified:
+            from sae_verify.checker.verified import verify_file
+
+            count, steps = verify_file(path, sae)
+            row["verified"] = count
+            click.echo(f"{path}: the verified checker decided {count} of {steps} statements", err=True)
     except checker.Rejected as reason:
         click.echo(
             json.dumps(row | {"accepted": False, "reason": str(reason)}) if as_json else f"rejected  {path}: {reason}"

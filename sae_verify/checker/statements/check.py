@@ -84,14 +84,16 @@ def check_statements(path: Path | str, *, sae: Path | str | None = None) -> Acce
 
     """
     try:
-        return _check(Path(path), None if sae is None else Path(sae))
+        digest, subject, steps = read_statements(Path(path), None if sae is None else Path(sae))
+        return Accepted(digest, tuple(prove(subject, step, f"steps[{i}]") for i, step in enumerate(steps)))
     except Rejected:
         raise
     except Exception as error:  # hostile bytes find ways that nobody thought of; none of them is acceptance
         raise Rejected(f"cannot be checked ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def _check(path: Path, sae: Path | None) -> Accepted:
+def read_statements(path: Path, sae: Path | None) -> tuple[str, Subject, list[Any]]:
+    """The weights' digest, what the steps speak of, and the steps as parsed, none of them proved yet."""
     with regular(path).open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -120,7 +122,7 @@ def _check(path: Path, sae: Path | None) -> Accepted:
         raise top.fail("steps", f"must be a list of 1 to {MAX_STEPS}")
     if len({digest_json(step) for step in steps}) != len(steps):  # each may cost a pass over the weights, or d^3
         raise Rejected("a step is repeated")
-    return Accepted(weights.digest, tuple(prove(subject, step, f"steps[{i}]") for i, step in enumerate(steps)))
+    return weights.digest, subject, steps
 
 
 def _points(top: Reader, d: int) -> Array:
