@@ -1,0 +1,144 @@
+"""Audit the proofs: nothing is admitted, and every theorem of Statements.v rests on what axioms.allow says, no more.
+
+It builds nothing; run it after `make build`. The exit code is 1 if anything differs. Standard library only.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LOGICAL = "SaeProofs"
+STATEMENTS = "Statements"
+
+# Sentences that leave something unproved or switch a check off, wherever they stand.
+FORBIDDEN = re.compile(
+    r"\b(Admitted|admit|give_up|Abort|Axiom|Axioms|Conjecture|Parameter|Parameters|Admit|Declare\s+Module|Primitive)\b"
+    r"|\bUnset\s+(Guard|Positivity|Universe)\s+Checking\b|\bbypass_check\b"
+    r"|\bSet\s+(Definitional\s+UIP|Type\s+In\s+Type)\b"
+    r"|\bLoad\b|\bDeclare\s+ML\s+Module\b"
+)
+# Sentences that are assumptions unless a section closes them.
+LOCAL = re.compile(r"^(?:#\[[^\]]*\]\s*)?(?:Local\s+|Global\s+)?(Hypothesis|Hypotheses|Variable|Variables|Context)\b")
+SECTION = re.compile(r"^Section\s+(\w+)")
+END = re.compile(r"^End\s+(\w+)")
+THEOREM = re.compile(r"^(?:Theorem|Lemma|Corollary|Proposition|Fact|Remark)\s+(\w+)", re.MULTILINE)
+FLAGS = ("-type-in-type", "-bypass-guard", "-impredicative-set", "-vos", "-vok", "-noinit")
+
+
+def without_comments(text: str) -> str:
+    """The text with (nested) comments and strings blanked out, lines kept."""
+    out, depth, i, string = [], 0, 0, False
+    while i < len(text):
+        two = text[i : i + 2]
+        if not string and two == "(*":
+            depth, i = depth + 1, i + 2
+            continue
+        if not string and depth and two == "*)":
+            depth, i = depth - 1, i + 2
+            continue
+        if text[i] == '"':
+            string = not string
+        elif text[i] == "\n" or not (depth or string):
+            out.append(text[i])
+        i += 1
+    return "".join(out)
+
+
+def grep(path: Path) -> list[str]:
+    """What is suspicious in one file."""
+    text, sections = without_comments(path.read_text(encoding="utf-8")), []
+    found = [
+        f"{path.name}:{text.count(chr(10), 0, match.start()) + 1}: {match.group(0)}"
+        for match in FORBIDDEN.finditer(text)
+    ]
+    for sentence in re.split(r"\.(?=\s|$)", text):
+        sentence = sentence.strip()
+        if opened := SECTION.match(sentence):
+            sections.append(opened.group(1))
+        elif (closed := END.match(sentence)) and sections and sections[-1] == closed.group(1):
+            sections.pop()
+        elif not sections and (local := LOCAL.match(sentence)):
+            found.append(f"{path.name}: {local.group(1)} outside of a section: {sentence[:60]}")
+    return found
+
+
+def listed() -> list[str]:
+    """The files of _CoqProject."""
+    return [line for line in (HERE / "_CoqProject").read_text(encoding="utf-8").split() if line.endswith(".v")]
+
+
+def stale() -> list[str]:
+    """Files that are not built, not listed, or changed since."""
+    found = [f"{path.name} is not in _CoqProject" for path in sorted(HERE.glob("*.v")) if path.name not in listed()]
+    for name in listed():
+        source, built = HERE / name, HERE / (name + "o")
+        if not source.is_file():
+            found.append(f"{name} of _CoqProject does not exist")
+        elif not built.is_file() or built.stat().st_size == 0 or built.stat().st_mtime < source.stat().st_mtime:
+            found.append(f"{name} is not built; run make build")
+    project = (HERE / "_CoqProject").read_text(encoding="utf-8")
+    return found + [f"_CoqProject has the flag {flag}" for flag in FLAGS if flag in project.split()]
+
+
+def theorems() -> list[str]:
+    """The names of all theorems of Statements.v."""
+    return THEOREM.findall(without_comments((HERE / f"{STATEMENTS}.v").read_text(encoding="utf-8")))
+
+
+def assumptions(names: list[str]) -> dict[str, set[str]]:
+    """What Print Assumptions says of each theorem: the names of its axioms."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [f"From {LOGICAL} Require {STATEMENTS}."]
+        lines += [f'Redirect "{folder}/{name}" Print Assumptions {STATEMENTS}.{name}.' for name in names]
+        source = Path(folder) / "audit_generated.v"
+        source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        command = ["coqc", "-q", "-w", "none", "-Q", str(HERE), LOGICAL, str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if done.returncode:
+            raise SystemExit(f"audit: coqc failed\n{done.stdout}{done.stderr}")
+        result = {}
+        for name in names:
+            said = (Path(folder) / f"{name}.out").read_text(encoding="utf-8")
+            if said.strip() == "Closed under the global context":
+                result[name] = set()
+            else:
+                result[name] = set(re.findall(r"^([\w.']+)\s*(?::|$)", said, re.MULTILINE)) - {"Axioms"}
+                result[name] = result[name] or {"(not understood) " + said.strip()[:80]}
+    return result
+
+
+def allowed() -> dict[str, set[str]]:
+    """The committed allow-list."""
+    result = {}
+    for line in (HERE / "axioms.allow").read_text(encoding="utf-8").splitlines():
+        line = line.split("#")[0].strip()
+        if line:
+            name, axioms = line.split(":", 1)
+            result[name.strip()] = set(axioms.split())
+    return result
+
+
+def main() -> int:
+    """Print every problem; 1 if there is one."""
+    problems = [line for name in listed() if (HERE / name).is_file() for line in grep(HERE / name)] + stale()
+    names = theorems()
+    if len(names) != len(set(names)) or not names:
+        problems.append(f"{STATEMENTS}.v has no theorems, or two of one name")
+    if not problems:
+        allow = allowed()
+        problems += [f"axioms.allow names {name}, which is no theorem" for name in allow if name not in names]
+        for name, axioms in assumptions(names).items():
+            if axioms != allow.get(name, set()):
+                problems.append(f"{name} assumes {sorted(axioms)}, axioms.allow says {sorted(allow.get(name, set()))}")
+    for line in problems:
+        print(f"audit: {line}", file=sys.stderr)
+    if not problems:
+        print(f"audit: {len(names)} theorems, {len(listed())} files, nothing admitted, assumptions as listed")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
