@@ -7,7 +7,6 @@ import dataclasses
 import re
 import shutil
 import subprocess
-import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -361,8 +360,8 @@ def test_the_largest_floats_fit() -> None:
 @needs_binary
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [200, 2000])
-def test_it_is_fast(n: int) -> None:
-    """GPT-2's width: the program alone takes about a second at most; the limit leaves room for busy machines."""
+def test_large_questions(n: int) -> None:
+    """GPT-2's width; how long it takes is for benchmarks/verified_checker.py."""
     rng = np.random.default_rng(0)
     subject = random_subject(rng, "jumprelu", 768, n)
     subject.sae.W_enc[:] = subject.sae.W_enc.astype(np.float32)
@@ -370,10 +369,7 @@ def test_it_is_fast(n: int) -> None:
     step["features"] = list(range(n))
     step["multipliers"]["x"]["equal"] = {"features": list(range(n)), "values": rng.normal(size=n).tolist()}
     step["upper"] = 1e9
-    text = exact_text(subject, step)
-    start = time.perf_counter()
-    assert run(text).returncode == 0
-    assert time.perf_counter() - start < 10
+    assert run(exact_text(subject, step)).returncode == 0
 
 
 @pytest.mark.slow
