@@ -1,4 +1,4 @@
-"""Claim: the checker proved in Coq decides a linear worst case at d = 768 with 2,000 columns in less than a second.
+"""Claim: the checker proved in Coq decides a linear worst case at d = 768 with 2,000 columns in about a second.
 
 Beside it, in the same run, the Python checker on the same step. Wall time: the verified one is a program of its own.
 """
