@@ -1,8 +1,9 @@
 """What the error term can do about a clamp, to first order: undo it, restore a linear readout, counter a share of it.
 
-A clamp takes x to h; `effect` is h - x. A perturbation delta is added to h and has to stay in a held cell. The readout
-is linear: g . delta, with g the gradient of whatever is read at h. Search in floats; a bound of `restore` is certified
-by the linear worst case at its radius (theorem: linear-dual), which `certificates.linear` writes.
+Theorem: decoder-blindness (d). A clamp takes x to h; `effect` is h - x. A perturbation delta is added to h and has to
+stay in a held cell. The readout is linear: g . delta, with g the gradient of whatever is read at h. Search in floats;
+a bound of `restore` is certified by the linear worst case at its radius (theorem: linear-dual), which
+`certificates.linear` writes.
 """
 
 from __future__ import annotations

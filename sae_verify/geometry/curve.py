@@ -3,7 +3,7 @@
 p* is concave and increasing. Each point of the sweep gives both sides everywhere: its multipliers the line
 cost + r * slope above p* (theorem: linear-dual; they do not depend on r), and its delta, with those of its neighbours,
 the chords below it (cell and balls are convex). Radii are added where the two sides are furthest apart, a batch at a
-time. Up to `free_until` no half-space binds and p* is r ||P g||, exactly.
+time. Up to `free_until` no half-space binds and p* is r ||P g||, exactly (theorem: bypass-cost).
 """
 
 from __future__ import annotations

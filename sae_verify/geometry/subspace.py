@@ -1,7 +1,8 @@
 """The span of decoder rows or encoder columns, what lies outside it, and how two subspaces stand to each other.
 
-Outside the decoder's span lies what no setting of the features can produce or cancel; outside the encoder's, what the
-features cannot see. Numerical, at an explicit threshold: certified statements are in `rank` and `spectral_gap`.
+Theorem: decoder-blindness. Outside the decoder's span lies what no setting of the features can produce or cancel;
+outside the encoder's, what the features cannot see. Numerical, at an explicit threshold: certified statements are in
+`rank` and `spectral_gap`.
 """
 
 from __future__ import annotations
