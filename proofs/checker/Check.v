@@ -54,7 +54,7 @@ Record question := Question {
 (* Why a question is not decided as claimed. *)
 Inductive reason :=
   | ScaleNotPositive | RadiusNegative | LengthsDiffer | NotHeld | MayBeOff | MultiplierNegative | RootTooSmall
-  | BoundExceeded | OutsideBall | NotKept | BoundNotReached.
+  | BoundExceeded | OutsideBall | NotKept | BoundNotReached | ShiftNegative | NotDominant.
 
 (* A result, or why there is none. *)
 Inductive outcome (A : Type) := Good (a : A) | Bad (why : reason).

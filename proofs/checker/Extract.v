@@ -1,7 +1,7 @@
 (* The checker as OCaml. Trusted: the extraction itself, and that the zarith functions named here are those of Z. *)
 
 From Coq Require Import ZArith Extraction ExtrOcamlBasic.
-From SaeVerified Require Import Check.
+From SaeVerified Require Import Check Quadratic.
 
 Extraction Language OCaml.
 
@@ -19,4 +19,4 @@ Extract Inlined Constant Z.eqb => "Exact.equal".
 Extract Inlined Constant Z.leb => "Exact.leq".
 Extract Inlined Constant Z.ltb => "Exact.lt".
 
-Extraction "verified.ml" check_upper check_lower.
+Extraction "verified.ml" check_upper check_lower check_quadratic.

@@ -1,4 +1,4 @@
-(* The driver: one question on standard input; 0 accepts, 4 rejects with the reason on standard error. *)
+(* The driver: one question of either kind on standard input; 0 accepts, 4 rejects with the reason on standard error. *)
 
 let rejected = 4
 
@@ -15,6 +15,8 @@ let reason why =
   | OutsideBall -> "the point lies outside the ball"
   | NotKept -> "the point does not keep a feature"
   | BoundNotReached -> "the point does not reach the bound"
+  | ShiftNegative -> "the shift or the gain is negative"
+  | NotDominant -> "the shifted matrix less the factor's is not diagonally dominant"
 
 (* The square root, rounded up; the checker does not rely on it. *)
 let root square =
@@ -28,10 +30,10 @@ let reject message =
 let () =
   set_binary_mode_in stdin true;
   match
-    let question, claimed = Text.read stdin in
-    match claimed with
-    | Text.Upper bound -> Verified.check_upper root question bound
-    | Text.Lower (bound, delta) -> Verified.check_lower question bound delta
+    match Text.read stdin with
+    | Text.Linear (question, Text.Upper bound) -> Verified.check_upper root question bound
+    | Text.Linear (question, Text.Lower (bound, delta)) -> Verified.check_lower question bound delta
+    | Text.Quadratic (question, evidence, bound) -> Verified.check_quadratic root question evidence bound
   with
   | Verified.Good () -> print_endline "accepted"
   | Verified.Bad why -> reject (reason why)

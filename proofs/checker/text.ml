@@ -7,9 +7,12 @@ exception Refused of string
 let refuse format = Printf.ksprintf (fun message -> raise (Refused message)) format
 
 (* Limits: of the whole input in bytes, of a number in hexadecimal digits, of the width, of the listed features, and of
-   the entries of all their columns together. *)
+   the entries of all their columns together; of a quadratic bound's dimension and the digits of its factor, which are
+   multiplied about dimension^3 / 6 times. *)
 let max_bytes = 512 * 1024 * 1024
 let max_digits = 1200
+let max_order = 4096
+let max_factor_digits = 15
 let max_word = 32
 let max_width = 65_536
 let max_columns = 1_048_576
@@ -82,7 +85,7 @@ let hexadecimal c = if c >= 48 && c <= 57 then c - 48 else if c >= 97 && c <= 10
 (* An integer: an optional minus, then lower-case hexadecimal digits without leading zeros; zero is 0. *)
 let digits = Bytes.create max_digits
 
-let integer s =
+let integer ?(most = max_digits) s =
   let negative = peek s = minus in
   if negative then skip s;
   let rec more n small =
@@ -90,7 +93,7 @@ let integer s =
     let digit = hexadecimal c in
     if digit < 0 then (n, small)
     else begin
-      if n = max_digits then refuse "a number has more than %d digits" max_digits;
+      if n = most then refuse "a number has more than %d digits" most;
       Bytes.unsafe_set digits n (Char.unsafe_chr c);
       skip s;
       more (n + 1) (if n < 15 then (small lsl 4) lor digit else 0)
@@ -111,10 +114,10 @@ let one s name =
   value
 
 (* So many numbers, in order. *)
-let rec numbers s n = if n = 0 then [] else begin
-    let value = integer s in
+let rec numbers ?most s n = if n = 0 then [] else begin
+    let value = integer ?most s in
     if n > 1 then gap s;
-    value :: numbers s (n - 1)
+    value :: numbers ?most s (n - 1)
   end
 
 (* A vector on a line of its own, after its name. *)
@@ -156,24 +159,33 @@ let setting s name options =
   stop s;
   value
 
-(* The whole input. *)
-let read channel =
+(* Exponents are for readers; the checker does not need them. *)
+let exponents s n =
+  keyword s "exponents";
+  for _ = 1 to n do gap s; ignore (count s 10_000 "an exponent") done;
+  stop s
+
+let counted s name limit =
+  keyword s name; gap s;
+  let value = count s limit ("the number after " ^ name) in
+  stop s;
+  value
+
+(* `n` of something, read in order; their number may be too large for the stack. *)
+let repeated n read =
+  let found = ref [] in
+  for i = 0 to n - 1 do found := read i :: !found done;
+  List.rev !found
+
+(* A worst case over a held cell, after its side. *)
+let question s side =
   let open Verified in
-  let s = source channel in
-  keyword s "sae-verified"; gap s; keyword s "1"; stop s;
-  let side = setting s "side" [ ("upper", `Upper); ("lower", `Lower) ] in
   let arch = setting s "architecture" [ ("relu", ReLU); ("jumprelu", JumpReLU) ] in
   let kept = setting s "held" [ ("free", Free); ("preactivations", Preactivations); ("code", Code) ] in
   let ball = setting s "norm" [ ("l2", L2); ("linf", Linf) ] in
-  keyword s "exponents";
-  for _ = 1 to 4 do gap s; ignore (count s 10_000 "an exponent") done;
-  stop s;
-  keyword s "width"; gap s;
-  let d = count s max_width "the width" in
-  stop s;
-  keyword s "columns"; gap s;
-  let n = count s max_columns "the number of columns" in
-  stop s;
+  exponents s 4;
+  let d = counted s "width" max_width in
+  let n = counted s "columns" max_columns in
   if d = 0 then refuse "the width is zero";
   if n * d > max_entries then refuse "more than %d entries" max_entries;
   let scale = one s "scale" in
@@ -182,8 +194,68 @@ let read channel =
   let shift = vector s "shift" d in
   let direction = vector s "direction" d in
   let claimed = claim s side d in
-  let columns = ref [] in
-  for _ = 1 to n do columns := column s (arch = JumpReLU) d :: !columns done;
+  let columns = repeated n (fun _ -> column s (arch = JumpReLU) d) in
+  ({ arch; kept; ball; scale; radius; point; shift; direction; columns }, claimed)
+
+(* A constraint of a quadratic bound: two lines, as for a column. *)
+let constraint_ s d =
+  let open Verified in
+  let acts_as = choice s [ ("equal", Equality); ("upper", HalfSpace) ] in
+  gap s;
+  let level_of = integer s in
+  gap s;
+  let price = integer s in
+  stop s;
+  let normal = numbers s d in
+  stop s;
+  { acts_as; level_of; price; normal }
+
+(* A quadratic bound, its evidence, and the bound that is claimed. *)
+let quadratic s =
+  let open Verified in
+  exponents s 3;
+  let d = counted s "order" max_order in
+  let n = counted s "constraints" max_columns in
+  if d = 0 then refuse "the order is zero";
+  if n * d > max_entries then refuse "more than %d entries" max_entries;
+  let reach = one s "radius" in
+  let constant = one s "constant" in
+  let bound = one s "bound" in
+  let linear = vector s "linear" d in
+  let shift_by = one s "shift" in
+  let gain = one s "gain" in
+  let centre = vector s "centre" d in
+  let constraints = repeated n (fun _ -> constraint_ s d) in
+  let rows name ?most length =
+    keyword s name;
+    stop s;
+    repeated d (fun i -> let row = numbers ?most s (length i) in stop s; row)
+  in
+  let matrix = rows "matrix" (fun i -> d - i) in
+  let factor = rows "factor" ~most:max_factor_digits (fun i -> i + 1) in
+  ({ reach; constant; linear; matrix; constraints }, { shift_by; gain; centre; factor }, bound)
+
+(* The whole input: one question of either kind. *)
+type input =
+  | Linear of Verified.question * claim
+  | Quadratic of Verified.quadratic * Verified.evidence * Exact.t
+
+let read channel =
+  let s = source channel in
+  keyword s "sae-verified"; gap s; keyword s "1"; stop s;
+  let found =
+    match choice s [ ("side", `Side); ("kind", `Kind) ] with
+    | `Side ->
+        gap s;
+        let side = choice s [ ("upper", `Upper); ("lower", `Lower) ] in
+        stop s;
+        let question, claimed = question s side in
+        Linear (question, claimed)
+    | `Kind ->
+        gap s; keyword s "quadratic"; stop s;
+        let question, evidence, bound = quadratic s in
+        Quadratic (question, evidence, bound)
+  in
   keyword s "end"; stop s;
   if peek s <> -1 then refuse "something follows the end";
-  ({ arch; kept; ball; scale; radius; point; shift; direction; columns = List.rev !columns }, claimed)
+  found

@@ -1,4 +1,4 @@
-"""Linear worst cases decided by a program whose decision procedure is proved sound in Coq (`proofs/checker`).
+"""Linear worst cases and quadratic bounds decided by a program that is proved sound in Coq (`proofs/checker`).
 
 This file turns a step into exact integers and asks the program; theory/verified_checker.md says what is proved, what is
 trusted, and how the text looks. No number is rounded on the way: floats are integers over powers of two.
@@ -20,7 +20,10 @@ from .reader import Reader
 from .sae import Sae
 from .statements.check import read_statements
 from .statements.linear import KIND, Question, read_question
+from .statements.quadratic import KIND as QUADRATIC
+from .statements.quadratic import Evidence, Quadratic, read_quadratic
 from .statements.subject import Subject
+from .whole import exponent
 
 BINARY = Path(__file__).resolve().parents[2] / "proofs" / "checker" / "_build" / "verified-checker"
 """Where `make -C proofs/checker` leaves the program."""
@@ -30,7 +33,6 @@ TIMEOUT = 600
 """Seconds; its input is bounded, and so is its time."""
 HELD = {"free": "free", "preactivations": "preactivations", "defended": "code", "code": "code"}
 """What the program calls them: a defended set keeps its code, and all of its features are listed by index here."""
-MANTISSA = 53
 INT64_LIMIT = 2.0**63
 MAX_ENTRIES = 2**25
 """Entries of all listed columns together, as in proofs/checker/text.ml."""
@@ -51,10 +53,19 @@ def check_verified(subject: Subject, step: Any, binary: Path | None = None, side
     Raises:
         Rejected: the side is not proved, the step is not of a supported kind, or the program is not there.
     """
+    _ask(exact_text(subject, step, side), binary)
+
+
+def check_verified_quadratic(question: Quadratic, evidence: Evidence, upper: float, binary: Path | None = None) -> None:
+    """Have the bound of a `quadratic` step decided by the verified program; errors as `check_verified`."""
+    _ask(quadratic_text(question, evidence, upper), binary)
+
+
+def _ask(text: bytes, binary: Path | None) -> None:
+    """Run the program on its input; anything but its acceptance is a rejection."""
     program = BINARY if binary is None else binary
     if not program.is_file():
         raise Rejected(f"the verified checker is not built at {program}; make -C proofs/checker builds it")
-    text = exact_text(subject, step, side)
     try:
         done = subprocess.run([str(program)], input=text, capture_output=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -68,7 +79,7 @@ def check_verified(subject: Subject, step: Any, binary: Path | None = None, side
 
 
 def verify_file(path: Path, sae: Path | None = None, binary: Path | None = None) -> tuple[int, int]:
-    """Have every upper side of a statement file's linear worst cases decided by the verified program.
+    """Have the upper sides of a statement file's linear worst cases, and its quadratic bounds, decided by the program.
 
     Returns:
         how many were verified, and how many steps there are in all (the others are for the Python checker alone).
@@ -77,11 +88,20 @@ def verify_file(path: Path, sae: Path | None = None, binary: Path | None = None)
         Rejected: one of them is not verified.
     """
     _, subject, steps = read_statements(path, sae)
-    mine = [step for step in steps if isinstance(step, dict) and step.get("kind") == "linear-worst-case"]
-    mine = [step for step in mine if step.get("upper") is not None]
-    for step in mine:
-        check_verified(subject, step, binary)
-    return len(mine), len(steps)
+    count = 0
+    for i, step in enumerate(steps):
+        kind = step.get("kind") if isinstance(step, dict) else None
+        if kind == "linear-worst-case" and step.get("upper") is not None:
+            check_verified(subject, step, binary)
+        elif kind == "quadratic":
+            reader = Reader(step, f"steps[{i}]", ("kind", "theorem", *QUADRATIC.keys))
+            reader.text("theorem", (QUADRATIC.theorem,))
+            question, evidence = read_quadratic(subject, reader)
+            check_verified_quadratic(question, evidence, reader.number("upper"), binary)
+        else:
+            continue
+        count += 1
+    return count, len(steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,33 +205,66 @@ def _write(question: Question, listed: Listed, bound: float, delta: Array | None
     return "\n".join([*lines, "end", ""]).encode("ascii")
 
 
+def quadratic_text(question: Quadratic, evidence: Evidence, upper: float) -> bytes:
+    """The program's input for a quadratic bound.
+
+    Raises:
+        Rejected: the matrix is not symmetric, the factor not lower triangular, or a number is not finite.
+    """
+    q, e, order = question, evidence, len(question.linear)
+    if not np.array_equal(q.matrix, q.matrix.T):
+        raise Rejected("the matrix is not symmetric")
+    if np.triu(e.factor, 1).any():
+        raise Rejected("the factor is not lower triangular")
+    if q.normals.size > MAX_ENTRIES:
+        raise Rejected(f"more than the {MAX_ENTRIES} entries of constraints that the verified checker takes")
+    square = max(map(_exponent, (q.matrix, e.shift)))  # of b + c
+    length = max(map(_exponent, (q.radius, e.vector)))
+    rest, room = exponent(e.factor), max(map(_exponent, (q.constant, upper)))
+    # 2^-2l L L^T has the unit of the matrix times a whole gain; all exponents as in theory/verified_checker.md.
+    p, c = length, _exponent(e.multipliers)
+    b = max(0, _exponent(q.normals) - p, _exponent(q.levels) - 2 * p)
+    c = max(c, square - b, 2 * rest - b, _exponent(q.linear) - b - p, room - b - 2 * p)
+    lines = [
+        "sae-verified 1",
+        "kind quadratic",
+        f"exponents {p} {b} {c}",
+        f"order {order}",
+        f"constraints {len(q.levels)}",
+        "radius " + _line(q.radius, p),
+        "constant " + _line(q.constant, b + c + 2 * p),
+        "bound " + _line(upper, b + c + 2 * p),
+        "linear " + _line(q.linear, b + c + p),
+        "shift " + _line(e.shift, b + c),
+        f"gain {1 << (b + c - 2 * rest):x}",
+        "centre " + _line(e.vector, p),
+    ]
+    for equal, level, price, normal in zip(q.equal.tolist(), q.levels, e.multipliers, q.normals, strict=True):
+        lines.append(f"{'equal' if equal else 'upper'} {_line(level, b + 2 * p)} {_line(price, c)}")
+        lines.append(_line(normal, b + p))
+    lines += ["matrix", *(_line(q.matrix[i, i:], b + c) for i in range(order))]
+    lines += ["factor", *(_line(e.factor[i, : i + 1], rest) for i in range(order))]
+    return "\n".join([*lines, "end", ""]).encode("ascii")
+
+
 def _threshold(sae: Sae, chosen: np.ndarray) -> Array:
     return sae.parameters["threshold"][chosen] if sae.architecture == "jumprelu" else np.zeros(chosen.size)
 
 
 def _exponent(values: Any) -> int:
     """The least e >= 0 with every value an integer over 2^e."""
-    array = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise Rejected("the verified checker takes finite numbers only")
-    array = array[array != 0]
-    if not array.size:
-        return 0
-    fraction, exponent = np.frexp(array)
-    whole = np.ldexp(fraction, MANTISSA).astype(np.int64)
-    lowest = np.frexp((whole & -whole).astype(np.float64))[1] - 1  # trailing zero bits of each
-    return max(0, int((MANTISSA - exponent - lowest).max()))
+    return max(0, exponent(values))
 
 
-def _line(values: Any, exponent: int) -> str:
-    """Values as integers over 2^exponent, in hexadecimal, one space between them."""
+def _line(values: Any, power: int) -> str:
+    """Values as integers over 2^power, in hexadecimal, one space between them."""
     array = np.atleast_1d(np.asarray(values, dtype=np.float64))
     with np.errstate(over="ignore"):
-        scaled = np.ldexp(array, exponent)
+        scaled = np.ldexp(array, power)
     if np.abs(scaled).max() < INT64_LIMIT:
         numbers = scaled.astype(np.int64).tolist()
     elif np.isfinite(scaled).all():
         numbers = list(map(int, scaled.tolist()))  # exact: scaling by a power of two loses nothing
     else:
-        numbers = [top * 2**exponent // bottom for top, bottom in map(float.as_integer_ratio, array.tolist())]
+        numbers = [top * 2**power // bottom for top, bottom in map(float.as_integer_ratio, array.tolist())]
     return ("%x " * len(numbers) % tuple(numbers))[:-1]

@@ -19,10 +19,12 @@ from sae_verify.checker.arithmetic import Ball
 from sae_verify.checker.multipliers import read_multipliers
 from sae_verify.checker.reader import Reader
 from sae_verify.checker.sae import Sae, state
-from sae_verify.checker.statements import Subject
+from sae_verify.checker.statements import Subject, quadratic
 from sae_verify.checker.statements.check import prove
 from sae_verify.checker.statements.linear import KIND, Question, read_question
+from sae_verify.checker.statements.quadratic import MAX_ORDER
 from sae_verify.checker.verified import BINARY, MAX_ENTRIES, check_verified, exact_text
+from sae_verify.checker.whole import MAX_BITS, MAX_TERMS
 from tests.support.tiny import tiny_sae
 
 from .test_linear_statements import mutate, step_of
@@ -378,18 +380,33 @@ def test_large_questions(n: int) -> None:
 def test_the_proof_rests_on_nothing() -> None:
     done = subprocess.run(["make", "-s", "-C", str(PROOFS), "audit"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("Closed under the global context") == 3
+    assert done.stdout.count("Closed under the global context") == 5
 
 
 def test_the_page_names_what_is_there() -> None:
     """Theorems, definitions and limits that theory/verified_checker.md cites exist, and both sides share a limit."""
     page = (PROOFS.parents[1] / "theory" / "verified_checker.md").read_text(encoding="utf-8")
     coq = "".join(file.read_text(encoding="utf-8") for file in sorted(PROOFS.glob("*.v")))
-    for name in ("check_upper", "check_lower", "keeps", "small", "check_upper_sound", "check_upper_floats"):
+    names = (
+        "check_upper",
+        "check_lower",
+        "keeps",
+        "small",
+        "check_upper_sound",
+        "check_upper_floats",
+        "check_quadratic",
+    )
+    more = ("obeys", "within_reach", "quadratic_at", "check_quadratic_sound", "check_quadratic_floats")
+    for name in (*names, *more):
         assert re.search(rf"`{name}\b", page)
         assert re.search(rf"\b(Theorem|Corollary|Definition) {name}\b", coq)
     text = (PROOFS / "text.ml").read_text(encoding="utf-8")
-    for name in ("max_bytes", "max_digits", "max_width", "max_columns", "max_entries"):
+    limits = ("max_bytes", "max_digits", "max_width", "max_columns", "max_entries", "max_order", "max_factor_digits")
+    for name in limits:
         assert f"`{name}`" in page
         assert f"let {name} = " in text
-    assert int(re.findall(r"let max_entries = ([\d_]+)", text)[0].replace("_", "")) == MAX_ENTRIES
+    shared = {"max_entries": MAX_ENTRIES, "max_order": MAX_ORDER, "max_factor_digits": MAX_BITS // 4}
+    for name, value in shared.items():
+        assert int(re.findall(rf"let {name} = ([\d_]+)", text)[0].replace("_", "")) == value
+    assert quadratic.MAX_ENTRIES == MAX_ENTRIES
+    assert MAX_ORDER <= MAX_TERMS

@@ -23,6 +23,7 @@ from . import (
     cone_distance,
     cone_member,
     linear,
+    quadratic,
     rank,
     singular,
     sparse_distance,
@@ -42,6 +43,7 @@ MAX_POINTS = 4096
 
 KINDS: dict[str, Kind] = {
     "linear-worst-case": linear.KIND,
+    "quadratic": quadratic.KIND,
     "rank": rank.KIND,
     "singular-values": singular.KIND,
     "cone-member": cone_member.KIND,
