@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "problem_file": {"errors", "problem", "sae", "model"},
     "pipeline": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},
     "report": {"verdict", "geometry"},
-    "testing": {"errors", "problem", "sae", "model", "geometry"},
+    "testing": {"errors", "problem", "sae", "model", "geometry", "bounds", "checker"},
 }
 """What each part may import of the others; the command line and the package's own __init__ may import everything."""
 
