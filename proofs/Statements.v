@@ -1,15 +1,17 @@
 (** All theorems, restated so that they can be checked without reading a proof. Each proof is one reference.
-    The registry theory/theorems.toml names the theorems of this file.
+    The registry theory/theorems.toml names the theorems of this file; those that need real analysis are in
+    analysis/StatementsAnalysis.v.
 
     What has to be read besides: [dot] (inner product), [norm], [nonneg], [fro] (Frobenius norm), [is_orthproj] in
     Base.v; [jumprelu], [gated], [gate], [magnitude] in HeldCell.v; [selection], [on], [code], [score] in TopK.v;
-    [ones] and [center] in FinalNorm.v; [psd], [small_on], [large_on] in SpectralGap.v; [pos] in Cones.v;
-    [upper_bound] in Composition.v. Vectors are columns; [M *m v] is a product, [M^T] a transpose, [c%:M] is [c] times
+    [ones] and [center] in FinalNorm.v; [psd], [small_on], [large_on] in SpectralGap.v; [pos] in Cones.v; [tree],
+    [root], [proved] in Regions.v. Vectors are columns; [M *m v] is a product, [M^T] a transpose, [c%:M] is [c] times
     the identity. [realFieldType] is any ordered field, [rcfType] any real closed field; the reals are one. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From SaeProofs Require Import Base.
 From SaeProofs Require Blindness Bypass Closing HeldCell TopK Duality FinalNorm WitnessNearby ModularRank.
 From SaeProofs Require SpectralGap Cones WholeCone CellSize Composition TrustRegion.
+From SaeProofs Require Adjoint Enclosure Regions Softmax Normalisation Drift.
 Set Implicit Arguments.
 Unset Strict Implicit.
 Unset Printing Implicit Defensive.
@@ -421,3 +423,208 @@ Theorem trust_region_checked (R : rcfType) d k n (A : 'M[R]_(k, d)) (B : 'M[R]_(
   dot g x + dot x (Q *m x)
     <= dot nu s + m * r ^+ 2 + dot y ((m%:M - Q) *m y) + r * norm (v - 2 *: ((m%:M - Q) *m y)).
 Proof. by move=> v QT h m0 hA hB nu0 hr; apply: (TrustRegion.trust_region_checked (A := A) (B := B) (mu := mu)). Qed.
+
+(** * Adjoints: remainders of a chain of steps [z (k+1) = A k z k + r k (z k)], carried to a readout at its end *)
+
+(** [lam k] is the readout [lam n] carried back through the later maps; [y] is the chain without remainders. *)
+Theorem adjoint_identity (R : realFieldType) (d : nat -> nat) (A : forall k, 'M[R]_(d k.+1, d k))
+    (r : forall k, 'cV[R]_(d k) -> 'cV[R]_(d k.+1)) n (z y lam : forall k, 'cV[R]_(d k)) :
+  (forall k, (k < n)%N -> z k.+1 = A k *m z k + r k (z k)) ->
+  (forall k, (k < n)%N -> y k.+1 = A k *m y k) -> y 0%N = z 0%N ->
+  (forall k, (k < n)%N -> lam k = (A k)^T *m lam k.+1) ->
+  dot (lam n) (z n) = dot (lam n) (y n) + \sum_(k < n) dot (lam k.+1) (r k (z k)).
+Proof. exact: Adjoint.adjoint_identity. Qed.
+
+Theorem adjoint_exists (R : realFieldType) (d : nat -> nat) (A : forall k, 'M[R]_(d k.+1, d k)) n (a : 'cV[R]_(d n)) :
+  exists2 lam : forall k, 'cV[R]_(d k), (forall k, (k < n)%N -> lam k = (A k)^T *m lam k.+1) & lam n = a.
+Proof. exact: Adjoint.adjoint_exists. Qed.
+
+Theorem adjoint_bound (R : realFieldType) (d : nat -> nat) (A : forall k, 'M[R]_(d k.+1, d k))
+    (r : forall k, 'cV[R]_(d k) -> 'cV[R]_(d k.+1)) n (z y lam : forall k, 'cV[R]_(d k)) (b : nat -> R) :
+  (forall k, (k < n)%N -> z k.+1 = A k *m z k + r k (z k)) ->
+  (forall k, (k < n)%N -> y k.+1 = A k *m y k) -> y 0%N = z 0%N ->
+  (forall k, (k < n)%N -> lam k = (A k)^T *m lam k.+1) ->
+  (forall k, (k < n)%N -> dot (lam k.+1) (r k (z k)) <= b k) ->
+  dot (lam n) (z n) <= dot (lam n) (y n) + \sum_(k < n) b k.
+Proof. exact: Adjoint.adjoint_bound. Qed.
+
+(** Error generators: [c + J y + q + sum_s G_s eps_s], with [e] what the step leaves out. *)
+Theorem generators_step (R : realFieldType) (S : finType) (D : S -> nat) d m n (W : 'M[R]_(m, d))
+    (b e : 'cV[R]_m) (c q : 'cV[R]_d) (J : 'M[R]_(d, n)) (y : 'cV[R]_n)
+    (G : forall s, 'M[R]_(d, D s)) (eps : forall s, 'cV[R]_(D s)) :
+  W *m (c + J *m y + q + \sum_s G s *m eps s) + b + e
+    = (W *m c + b) + (W *m J) *m y + (W *m q + e) + \sum_s (W *m G s) *m eps s.
+Proof. exact: Adjoint.generators_step. Qed.
+
+Theorem generators_bound (R : rcfType) (S : finType) (D : S -> nat) d n (a c q : 'cV[R]_d) (J : 'M[R]_(d, n))
+    (y : 'cV[R]_n) (G : forall s, 'M[R]_(d, D s)) (eps : forall s, 'cV[R]_(D s)) :
+  (forall s, norm (eps s) <= 1) ->
+  dot a (c + J *m y + q + \sum_s G s *m eps s)
+    <= dot a c + dot (J^T *m a) y + dot a q + \sum_s norm ((G s)^T *m a).
+Proof. exact: Adjoint.generators_bound. Qed.
+
+(** * Quadratic enclosures, cuts and regions *)
+
+Theorem sum_enclosures (R : realFieldType) d n (X : 'cV[R]_d -> Prop) (F : 'cV[R]_d -> R) F0 (g0 : 'cV[R]_d)
+    (rem : 'I_n -> 'cV[R]_d -> R) (kappa : 'I_n -> R) (g : 'I_n -> 'cV[R]_d) (Q : 'I_n -> 'M[R]_d) :
+  (forall y, X y -> F y = F0 + dot g0 y + \sum_k rem k y) ->
+  (forall k y, X y -> rem k y <= kappa k + dot (g k) y + 2^-1 * dot y (Q k *m y)) ->
+  forall y, X y ->
+  F y <= F0 + \sum_k kappa k + dot (g0 + \sum_k g k) y + 2^-1 * dot y ((\sum_k Q k) *m y).
+Proof. exact: Enclosure.sum_enclosures. Qed.
+
+Theorem enclosure_bound (R : rcfType) d k n (A : 'M[R]_(k, d)) (B : 'M[R]_(n, d)) kappa (g : 'cV[R]_d) (Q : 'M[R]_d)
+    m r (s nu : 'cV[R]_n) (mu : 'cV[R]_k) (p y : 'cV[R]_d) :
+  Q^T = Q -> SpectralGap.psd (m%:M - Q) -> 0 <= m ->
+  A *m y = 0 -> (forall i, (B *m y) i 0 <= s i 0) -> nonneg nu -> norm y <= r ->
+  kappa + dot g y + 2^-1 * dot y (Q *m y)
+    <= kappa + dot nu s + m / 2 * r ^+ 2 + 2^-1 * dot p ((m%:M - Q) *m p)
+       + r * norm (g - A^T *m mu - B^T *m nu - (m%:M - Q) *m p).
+Proof. exact: Enclosure.enclosure_bound. Qed.
+
+Theorem cut (R : rcfType) d (X : 'cV[R]_d -> Prop) (F : 'cV[R]_d -> R) kappa g Q m nu b (v p : 'cV[R]_d) :
+  (forall y, X y -> norm y <= 1) ->
+  (forall y, X y -> F y <= kappa + dot g y + 2^-1 * dot y (Q *m y)) ->
+  Q^T = Q -> SpectralGap.psd (m%:M - Q) -> 0 <= m -> 0 <= nu ->
+  kappa + nu * b + m / 2 + 2^-1 * dot p ((m%:M - Q) *m p) + norm (g - nu *: v - (m%:M - Q) *m p) <= 0 ->
+  forall y, X y -> 0 < F y -> b < dot v y.
+Proof. exact: Enclosure.cut. Qed.
+
+(** The cap [dot n y >= b] of the unit ball in the ellipsoid around [tc n] with half-axes [sn] along [n], [sp] else. *)
+Theorem region_cap (R : rcfType) d (n y : 'cV[R]_d) b tc sn sp : norm n = 1 -> 0 < sn -> sn <= sp ->
+  ((b - tc) / sn) ^+ 2 + (1 - b ^+ 2) / sp ^+ 2 <= 1 -> ((1 - tc) / sn) ^+ 2 <= 1 ->
+  norm y <= 1 -> b <= dot n y ->
+  ((dot n y - tc) / sn) ^+ 2 + norm (y - dot n y *: n) ^+ 2 / sp ^+ 2 <= 1.
+Proof. by move=> *; rewrite norm_sq; apply: (@Regions.region_cap _ _ n y b). Qed.
+
+(** The same for the region [c + L y], [norm y <= 1]. *)
+Theorem region_cut (R : rcfType) d e (L : 'M[R]_(e, d)) (c : 'cV[R]_e) (n y : 'cV[R]_d) b tc sn sp :
+  norm n = 1 -> 0 < sn -> sn <= sp ->
+  ((b - tc) / sn) ^+ 2 + (1 - b ^+ 2) / sp ^+ 2 <= 1 -> ((1 - tc) / sn) ^+ 2 <= 1 ->
+  norm y <= 1 -> b <= dot n y ->
+  exists2 u : 'cV[R]_d, norm u <= 1
+    & c + L *m y = (c + tc *: (L *m n)) + L *m (sp%:M + (sn - sp) *: (n *m n^T)) *m u.
+Proof. exact: Regions.region_cut. Qed.
+
+(** The part of a ball between slabs of orthonormal directions (columns of [N]) is in a box times a ball; the distance
+    of the interval from [l] to [h] from zero is [max 0 (max l (- h))]. *)
+Theorem region_slabs (R : rcfType) d m (N : 'M[R]_(d, m)) (l h : 'cV[R]_m) (y : 'cV[R]_d) r :
+  N^T *m N = 1%:M -> norm y <= r -> (forall i, l i 0 <= (N^T *m y) i 0 <= h i 0) ->
+  let rest := r ^+ 2 - \sum_i Num.max 0 (Num.max (l i 0) (- h i 0)) ^+ 2 in
+  0 <= rest /\ exists (t : 'cV[R]_m) (p : 'cV[R]_d), [/\ forall i, `|t i 0| <= 1, N^T *m p = 0, norm p <= 1
+    & y = N *m (\col_i ((l i 0 + h i 0) / 2 + t i 0 * ((h i 0 - l i 0) / 2))) + Num.sqrt rest *: p].
+Proof. exact: Regions.region_slabs. Qed.
+
+(** Bounds along [n = N s + sigma n'] give bounds along [n']. *)
+Theorem region_turn (R : rcfType) d m (N : 'M[R]_(d, m)) (l h s : 'cV[R]_m) (n n' y : 'cV[R]_d) sigma a b :
+  0 < sigma -> n = N *m s + sigma *: n' -> (forall i, l i 0 <= (N^T *m y) i 0 <= h i 0) -> a <= dot n y <= b ->
+  (a - \sum_i Num.max (s i 0 * l i 0) (s i 0 * h i 0)) / sigma <= dot n' y
+    <= (b - \sum_i Num.min (s i 0 * l i 0) (s i 0 * h i 0)) / sigma.
+Proof. exact: Regions.region_turn. Qed.
+
+(** [cut] and [region_cut] together; [extra] is whatever else the region's points satisfy. *)
+Theorem contraction (R : rcfType) d e (L : 'M[R]_(e, d)) (c : 'cV[R]_e) (extra : 'cV[R]_d -> Prop)
+    (F : 'cV[R]_e -> R)
+    kappa (g : 'cV[R]_d) (Q : 'M[R]_d) m nu b (n p : 'cV[R]_d) tc sn sp :
+  (forall y, norm y <= 1 -> extra y -> F (c + L *m y) <= kappa + dot g y + 2^-1 * dot y (Q *m y)) ->
+  Q^T = Q -> SpectralGap.psd (m%:M - Q) -> 0 <= m -> 0 <= nu ->
+  kappa + nu * b + m / 2 + 2^-1 * dot p ((m%:M - Q) *m p) + norm (g - nu *: n - (m%:M - Q) *m p) <= 0 ->
+  norm n = 1 -> 0 < sn -> sn <= sp ->
+  ((b - tc) / sn) ^+ 2 + (1 - b ^+ 2) / sp ^+ 2 <= 1 -> ((1 - tc) / sn) ^+ 2 <= 1 ->
+  forall y, norm y <= 1 -> extra y -> 0 < F (c + L *m y) ->
+  exists2 u : 'cV[R]_d, norm u <= 1
+    & c + L *m y = (c + tc *: (L *m n)) + L *m (sp%:M + (sn - sp) *: (n *m n^T)) *m u.
+Proof. exact: Regions.contraction. Qed.
+
+(** A tree whose leaves hold no counter-example, and whose nodes' children hold all those of the node, proves its
+    root. *)
+Theorem tree_sound T (bad : T -> Prop) (t : Regions.tree T) :
+  Regions.proved bad t -> forall x, Regions.root t x -> ~ bad x.
+Proof. exact: Regions.tree_sound. Qed.
+
+(** * Softmax. Scores centred so that [sum p c = 0]; [E j] stands for [exp (c j)], and only [1 + c j <= E j] is used. *)
+
+(** [e j] and [e' j] bound what the first and the second order of [E j] leave out. *)
+Theorem softmax_remainder (R : rcfType) d n (p c E e e' : 'I_n -> R) (v : 'I_n -> 'cV[R]_d) :
+  (forall j, 0 <= p j) -> \sum_j p j = 1 -> \sum_j p j * c j = 0 -> (forall j, 1 + c j <= E j) ->
+  (forall j, `|E j - 1 - c j| <= e j) -> (forall j, `|E j - 1 - c j - c j ^+ 2 / 2| <= e' j) ->
+  let a := \sum_j p j *: v j in
+  let Z := \sum_j p j * E j in
+  let L := \sum_j (p j * c j) *: (v j - a) in
+  let L2 := \sum_j (p j * (c j + c j ^+ 2 / 2)) *: (v j - a) in
+  let a' := Z^-1 *: \sum_j (p j * E j) *: v j in
+  [/\ 1 <= Z, norm (a' - a - L) <= \sum_j p j * e j * norm (v j - a - L)
+    & norm (a' - a - L2) <= \sum_j p j * e' j * norm (v j - a) + (\sum_j p j * e j) * norm L2].
+Proof.
+move=> h0 h1 hc hE he he'; split; first exact: (Softmax.normaliser_ge1 h0 h1 hc hE).
+  exact: (Softmax.softmax_remainder v h0 h1 hc hE he).
+exact: (Softmax.softmax_second v h0 h1 hc hE he he').
+Qed.
+
+(** Exact forms: a quotient, which [Z >= 1] drops, and what its numerator holds. *)
+Theorem softmax_quotient (R : rcfType) d n (p c E : 'I_n -> R) (v : 'I_n -> 'cV[R]_d) :
+  (forall j, 0 <= p j) -> \sum_j p j = 1 -> \sum_j p j * c j = 0 -> (forall j, 1 + c j <= E j) ->
+  let a := \sum_j p j *: v j in
+  let Z := \sum_j p j * E j in
+  let N := \sum_j (p j * E j) *: (v j - a) in
+  let L := \sum_j (p j * c j) *: (v j - a) in
+  let L2 := \sum_j (p j * (c j + c j ^+ 2 / 2)) *: (v j - a) in
+  [/\ Z^-1 *: (\sum_j (p j * E j) *: v j) - a = Z^-1 *: N,
+      forall u : 'cV[R]_d, norm (Z^-1 *: N - u) <= norm (N - Z *: u),
+      N - Z *: L = \sum_j (p j * (E j - 1 - c j)) *: (v j - a - L)
+    & N - Z *: L2 = \sum_j (p j * (E j - 1 - c j - c j ^+ 2 / 2)) *: (v j - a) - (Z - 1) *: L2].
+Proof.
+move=> h0 h1 hc hE; split=> [|u||]; first exact: (Softmax.change_quotient v h0 h1 hc hE).
+- exact: (Softmax.quotient_drop h0 h1 hc hE).
+- exact: (Softmax.numerator_remainder E v h1 hc).
+exact: (Softmax.numerator_second c E v h1).
+Qed.
+
+(** * Normalisation: the inverse root, with rational factors *)
+
+Theorem inverse_root_first (R : rcfType) (x : R) : -1 < x ->
+  0 <= (Num.sqrt (1 + x))^-1 - (1 - x / 2) <= 3 / 8 * x ^+ 2 * Num.max 1 (1 + x)^-1.
+Proof. exact: Normalisation.inverse_root_first. Qed.
+
+Theorem inverse_root_second (R : rcfType) (x : R) : -1 < x ->
+  `|(Num.sqrt (1 + x))^-1 - (1 - x / 2 + 3 / 8 * x ^+ 2)| <= 5 / 16 * `|x| ^+ 3 * Num.max 1 (1 + x)^-1.
+Proof. exact: Normalisation.inverse_root_second. Qed.
+
+Theorem inverse_root_second_abs (R : rcfType) (x : R) : `|x| < 1 ->
+  `|(Num.sqrt (1 + x))^-1 - (1 - x / 2 + 3 / 8 * x ^+ 2)| <= 5 / 16 * `|x| ^+ 3 / (1 - `|x|).
+Proof. exact: Normalisation.inverse_root_second_abs. Qed.
+
+(** What the inverse root is taken of when a vector [z] moves by [u]. *)
+Theorem normalisation_scale (R : rcfType) d (z u : 'cV[R]_d) c :
+  let m := dot z z + c in 0 < m ->
+  let x := (2 * dot z u + dot u u) / m in
+  (Num.sqrt (dot (z + u) (z + u) + c))^-1 = (Num.sqrt m)^-1 * (Num.sqrt (1 + x))^-1.
+Proof. exact: Normalisation.normalisation_scale. Qed.
+
+(** * Drift, and every radius *)
+
+Theorem every_radius (R : rcfType) d (F : 'cV[R]_d -> R) (cell : 'cV[R]_d -> Prop) r u :
+  (forall delta, cell delta -> norm delta <= r) ->
+  (forall delta, cell delta -> norm delta <= r -> F delta <= u) -> forall delta, cell delta -> F delta <= u.
+Proof. exact: Drift.every_radius. Qed.
+
+(** [E] holds the columns that may drift, [B] and [s] the half-spaces; [mu] and [nu >= 0] are any multipliers. *)
+Theorem drift_bound (R : rcfType) d k n (E : 'M[R]_(d, k)) (B : 'M[R]_(n, d)) (g delta : 'cV[R]_d) (mu : 'cV[R]_k)
+    (nu s : 'cV[R]_n) t eps :
+  norm (E^T *m delta) <= t -> (forall i, (B *m delta) i 0 <= s i 0) -> nonneg nu -> norm delta <= eps ->
+  dot g delta <= t * norm mu + dot nu s + eps * norm (g - E *m mu - B^T *m nu).
+Proof. by move=> *; apply: Drift.drift_bound. Qed.
+
+Theorem drift_bound_each (R : rcfType) d k n (E : 'M[R]_(d, k)) (B : 'M[R]_(n, d)) (g delta : 'cV[R]_d)
+    (mu t : 'cV[R]_k) (nu s : 'cV[R]_n) eps :
+  (forall j, `|(E^T *m delta) j 0| <= t j 0) -> (forall i, (B *m delta) i 0 <= s i 0) -> nonneg nu ->
+  norm delta <= eps ->
+  dot g delta <= \sum_j `|mu j 0| * t j 0 + dot nu s + eps * norm (g - E *m mu - B^T *m nu).
+Proof. by move=> *; apply: Drift.drift_bound_each. Qed.
+
+(** Some [mu] leaves of [g] exactly what exact holding leaves. *)
+Theorem drift_projected (R : rcfType) d k (E : 'M[R]_(d, k)) (P : 'M[R]_d) (g : 'cV[R]_d) : is_orthproj E P ->
+  exists2 mu : 'cV[R]_k, g - E *m mu = P *m g
+    & forall delta t eps, norm (E^T *m delta) <= t -> norm delta <= eps ->
+        dot g delta <= t * norm mu + eps * norm (P *m g).
+Proof. exact: Drift.drift_projected. Qed.

@@ -14,8 +14,8 @@ import numpy as np
 
 from sae_verify import checker
 from sae_verify.attacks import Pgd, Replay, attack, replay, smallest_radius
-from sae_verify.bounds import METHODS, Bound
-from sae_verify.certificates import Weights, Witness, certificate, locate_weights, write_certificate
+from sae_verify.bounds import METHODS, Bound, Method, ThroughBlocks
+from sae_verify.certificates import Weights, Witness, certificate, locate_weights, open_problem, write_certificate
 from sae_verify.errors import CertificateRejectedError, InputError, SoundnessError, UnsupportedError
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch, Instance, prepare
@@ -29,6 +29,11 @@ INWARD = 1e-9
 """Relative. Attacks are sought at a radius this much smaller, so that witnesses are exactly within the problem's."""
 TAIL_ROUNDING = 1e-9
 """Relative to the readout's cap: what float64 rounding in the attack's tail may amount to in the sandwich check."""
+
+RUN_ROUNDING = 1e-5
+"""The same where blocks follow: there the tail's keys and values come from a run in the model's own dtype."""
+EFFORT = 12
+"""Passes through the blocks for each bound."""
 
 SHORTENED = (1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3)
 """Factors for perturbations whose replay turned a held feature on or off: any shorter one is admissible too."""
@@ -59,6 +64,7 @@ def certify(
     *,
     out: Path | str | None = None,
     settings: Pgd | None = None,
+    effort: int = EFFORT,
     progress: Progress = _silent,
 ) -> Iterator[Result]:
     """Decide a problem, prompt by prompt.
@@ -67,6 +73,7 @@ def certify(
         problem: the question, for a batch of prompts.
         out: directory for the certificates; None uses a temporary one (the evidence is still written and re-read).
         settings: of the attack.
+        effort: passes through the blocks, at most, for each bound that needs them; more gives tighter bounds.
         progress: told the stage and the fraction done.
 
     Yields:
@@ -89,7 +96,7 @@ def certify(
     except checker.Rejected as missing:
         yield from _unsupported(problem, f"the checker cannot read the weights: {missing}")
         return
-    found = search(batch, settings, progress)
+    found = search(batch, settings, progress, _through_blocks(problem, weights, effort))
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(out) if out is not None else Path(scratch)
         for one in found:
@@ -109,25 +116,51 @@ def _check_directory(out: Path) -> None:
         )
 
 
-def search(batch: Batch, settings: Pgd, progress: Progress = _silent) -> tuple[_Found, ...]:
+DeepBounds = Callable[[Instance, float], tuple[Bound, ...]]
+"""Bounds that cost passes through blocks, for one prompt and the length of its shortest known recovery."""
+
+
+def _through_blocks(problem: Problem, weights: Weights, effort: int) -> DeepBounds:
+    """Bounds that see what the checker will see; none where no block follows the hook."""
+
+    def bounds(instance: Instance, shortest: float) -> tuple[Bound, ...]:
+        if instance.blocks_after == 0 or instance.outer.trivial:
+            return ()
+        try:
+            setting = open_problem(problem, instance, weights)
+            method = ThroughBlocks(setting.relaxation, setting.functional, effort, shortest * (1.0 - OUTWARD))
+        except checker.Rejected:
+            return ()  # the attack and the cap stand without it
+        return _bounds(instance, (method,))
+
+    return bounds
+
+
+def search(
+    batch: Batch,
+    settings: Pgd,
+    progress: Progress = _silent,
+    deep: DeepBounds = lambda instance, shortest: (),
+) -> tuple[_Found, ...]:
     """Bounds, attacks and replays of all prompts; nothing is written and no verdict given."""
     count = len(batch.instances)
     start = time.perf_counter()
-    bounds = []
-    for i, instance in enumerate(batch.instances):
-        bounds.append(_bounds(instance))
-        progress("bounds", 0.5 * (i + 1) / count)
-    progress("attack", 0.5)
+    cheap = [_bounds(instance, METHODS) for instance in batch.instances]
+    progress("attack", 0.05)
     inward = batch.radii * (1.0 - INWARD)
     worst = attack(batch, inward, settings)
-    certified = np.array([_certified_radius(found, i.tau) for found, i in zip(bounds, batch.instances, strict=True)])
-    rounds = iter(np.linspace(0.6, 0.95, 60))
+    certified = np.array([_certified_radius(found, i.tau) for found, i in zip(cheap, batch.instances, strict=True)])
+    rounds = iter(np.linspace(0.1, 0.3, 60))
     lengths, shortest = smallest_radius(
-        batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.95)))
+        batch, settings, certified, worst, lambda: progress("radius", float(next(rounds, 0.3)))
     )
-    progress("replay", 0.95)
+    progress("replay", 0.3)
     shortest = np.where(np.isfinite(lengths)[:, None], shortest, worst.delta)
     witnesses = [_replayed(batch, delta) for delta in (worst.delta, shortest)]
+    bounds = []
+    for i, instance in enumerate(batch.instances):
+        progress(f"bounds, prompt {i + 1} of {count}", 0.35 + 0.6 * i / count)
+        bounds.append((*cheap[i], *deep(instance, float(lengths[i]))))
     seconds = (time.perf_counter() - start) / count
     for instance, value, found in zip(batch.instances, worst.value, bounds, strict=True):
         _sandwich(instance, float(value), found)
@@ -144,21 +177,20 @@ def _distinct(*witnesses: tuple[Array, Replay]) -> tuple[tuple[Array, Replay], .
     return (first,) if np.array_equal(first[0], shortest[0]) else (first, shortest)
 
 
-def _bounds(instance: Instance) -> tuple[Bound, ...]:
+def _bounds(instance: Instance, methods: tuple[Method, ...]) -> tuple[Bound, ...]:
     """All bounds that apply: at the problem's radius, and at the largest radius where the claim is met."""
     radius = instance.radius * (1.0 + OUTWARD)
     found: list[Bound] = []
-    for method in METHODS:
+    for method in methods:
         if not method.applies(instance):
             continue
         here = method.bound(instance, radius)
-        found.append(here)
-        largest = None if here.radius is None else method.certified(instance)
-        if largest is not None:
-            found.append(largest)
-        if here.radius is None and here.value <= instance.tau:
+        everywhere = here is not None and here.radius is None
+        largest = None if everywhere else method.certified(instance)
+        found += [bound for bound in (here, largest) if bound is not None]
+        if here is not None and everywhere and here.value <= instance.tau:
             break  # proven for every radius
-    least = min(b.value for b in found if b.radius is None or b.radius >= radius)
+    least = min((b.value for b in found if b.radius is None or b.radius >= radius), default=np.inf)
     # A bound that neither meets the claim nor is the best at the radius would only cost the checker time.
     return tuple(b for b in found if b.value <= max(least, instance.tau))
 
@@ -171,7 +203,8 @@ def _sandwich(instance: Instance, value: float, bounds: tuple[Bound, ...]) -> No
     """An attack above a bound is a defect, never a verdict."""
     for bound in bounds:
         covers = bound.radius is None or bound.radius >= instance.radius
-        allowance = TAIL_ROUNDING * (1.0 + float(np.linalg.norm(instance.functional(bound.against)[0])))
+        rounding = RUN_ROUNDING if instance.blocks_after else TAIL_ROUNDING
+        allowance = rounding * (1.0 + float(np.linalg.norm(instance.functional(bound.against)[0])))
         if covers and value > bound.value + allowance:
             raise SoundnessError(
                 f"prompt {instance.index}: an attack reached {value!r}, above the {bound.method} bound {bound.value!r}",
@@ -254,10 +287,6 @@ def _written(
 def _why(instance: Instance, report: checker.Report, good: list[tuple[Array, Replay]]) -> str:
     if not good:
         return "the attack's perturbations did not keep the held features in the run's own dtype"
-    if instance.blocks_after:
-        return (
-            f"no bound through {instance.blocks_after} block{'s' * (instance.blocks_after > 1)} yet; no recovery found"
-        )
     return f"the bound {report.upper:.6g} exceeds the claim and no admissible perturbation was found that breaks it"
 
 

@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "sae": {"errors", "problem"},
     "model": {"errors"},
     "geometry": {"errors", "problem", "sae", "model"},
-    "bounds": {"errors", "problem", "geometry"},
+    "bounds": {"errors", "problem", "geometry", "checker"},
     "attacks": {"errors", "problem", "sae", "model", "geometry"},
     "certificates": {"errors", "problem", "sae", "model", "geometry", "bounds", "attacks", "checker", "version"},
     "verdict": {"errors", "attacks", "checker"},

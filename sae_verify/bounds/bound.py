@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sae_verify.checker.tail.proof import Node
 from sae_verify.geometry.held_cell import Array, Indices
 from sae_verify.geometry.instance import Instance
 
@@ -28,7 +29,7 @@ class Bound:
         against: the member of the readout's family that is bounded; None for a logit difference.
         multipliers: of the held constraints, or None.
         tangent: (d,) or None. secant: positive or None. mean: or None. See theory/03-final-norm.md.
-
+        regions: a tree that proves the bound, or None. See theory/24-through-blocks.md.
     """
 
     method: str
@@ -40,19 +41,23 @@ class Bound:
     tangent: Array | None = field(default=None)
     secant: float | None = None
     mean: float | None = None
+    regions: Node | None = None
 
 
 class Method(Protocol):
     """A way to bound the readout from above. Sound: the checker decides; complete or not is the method's business."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As certificates have it."""
+        ...
 
     def applies(self, instance: Instance) -> bool:
         """Whether the method can say anything about this instance."""
         ...
 
-    def bound(self, instance: Instance, radius: float) -> Bound:
-        """An upper bound of the readout over the held cell and the ball of this absolute radius."""
+    def bound(self, instance: Instance, radius: float) -> Bound | None:
+        """An upper bound of the readout over the held cell and the ball of this absolute radius, if there is one."""
         ...
 
     def certified(self, instance: Instance) -> Bound | None:

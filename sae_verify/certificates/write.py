@@ -20,6 +20,7 @@ from sae_verify.certificates.question import question
 from sae_verify.certificates.weights import Weights
 from sae_verify.checker.files import digest_json
 from sae_verify.checker.format import FORMAT, SEMANTICS, VERSION
+from sae_verify.checker.tail.proof import write_node
 from sae_verify.geometry.held_cell import Array, HeldCell
 from sae_verify.geometry.instance import Instance
 from sae_verify.problem import Problem
@@ -46,9 +47,12 @@ def certificate(
     """The certificate as JSON data, stamped; paths are recorded relative to `directory`."""
     asked = question(problem, instance)
     x = instance.x.tolist()
+    # Nothing of the earlier positions matters when no block follows.
+    context = instance.context.tolist() if instance.blocks_after else []
     identity = {
         "problem": asked,
         "x": x,
+        "context": context,
         "sae": weights.sae_digest,
         "input_scale": weights.input_scale,
         "model": weights.model_digest,
@@ -68,6 +72,7 @@ def certificate(
         },
         "problem": asked,
         "x": x,
+        "context": context,
         "bounds": [_bound(bound, instance.outer) for bound in bounds],
         "witnesses": [{"delta": w.delta.tolist(), "replay": w.replay, "dtype": w.dtype} for w in witnesses],
         "digest": digest_json(identity),
@@ -91,6 +96,7 @@ def _bound(bound: Bound, cell: HeldCell) -> dict[str, Any]:
         "tangent": None if bound.tangent is None else bound.tangent.tolist(),
         "secant": bound.secant,
         "mean": bound.mean,
+        "regions": None if bound.regions is None else write_node(bound.regions),
     }
 
 

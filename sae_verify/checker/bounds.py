@@ -12,6 +12,7 @@ from .errors import Rejected
 from .format import BoundStep
 from .independence import spans_everything
 from .setting import Setting
+from .tail.proof import MAX_NODES, read_node, verify
 
 
 def check_bound(setting: Setting, step: BoundStep) -> None:
@@ -85,6 +86,15 @@ def _pinned(setting: Setting, step: BoundStep) -> None:
     )
 
 
+def _through_blocks(setting: Setting, step: BoundStep) -> None:
+    """Theorem: through-blocks. A tree of regions, on each of which the tail is enclosed anew."""
+    if setting.blocks_after == 0 or step.radius is None:
+        raise Rejected("a bound through blocks needs blocks after the hook, and a radius")
+    relaxation = setting.relaxation
+    root = read_node(step.regions, "regions", relaxation.width, [MAX_NODES])
+    verify(relaxation, setting.functional(step.against), step.radius, step.value, root)
+
+
 def held_rows(setting: Setting, step: BoundStep) -> Array:
     """The normals of the held equalities that a pinned step names, (n, d); the values beside them play no part."""
     setting.cell.span(step.multipliers)  # the same rules decide which features may be used
@@ -113,4 +123,5 @@ _METHODS = {
     "final-norm": ("final-norm", _final_norm),
     "cap": ("all-radius-cap", _cap),
     "pinned": ("pinned", _pinned),
+    "through-blocks": ("through-blocks", _through_blocks),
 }

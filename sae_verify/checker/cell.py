@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .arithmetic import Ball, combine, combine_rows, dot
+from .arithmetic import Array, Ball, combine, combine_rows, dot
 from .errors import Rejected
 from .multipliers import Multipliers
 from .sae import Sae, State, state
@@ -93,6 +93,28 @@ class Cell:
                     raise Rejected(f"a decoder row is used for a feature that may be off at {point}")
                 v = v + combine(Ball.exact(decoder.values), Ball.exact(self.sae.W_dec[decoder.features]))
         return v, cost
+
+    def fixed_rows(self) -> Array:
+        """Rows v, (n, d) floats, with v . delta = 0 for every admissible delta.
+
+        Theorem: held-cell. Only features that rounding places surely are used; leaving rows out is sound.
+        """
+        rows = [np.zeros((0, self.sae.W_enc.shape[0]))]
+        every = np.arange(self.sae.W_enc.shape[1])
+        chosen = np.array(self.chosen, dtype=np.intp)
+        for point in self.points:
+            if self.held == "unreachable":
+                picked = every[self.full_state(point).on] if self.features is None else chosen
+                rows.append(self.sae.W_dec[picked])
+            elif self.held != "free" and self.sae.affine:
+                if self.held == "code":
+                    picked = every[self.full_state(point).on]
+                elif self.held == "defended":
+                    picked = chosen[self.state_of(point, chosen).on] if chosen.size else chosen
+                else:
+                    picked = chosen
+                rows.append(self.sae.W_enc[:, picked].T)
+        return np.concatenate(rows)
 
     def _allowed(self, features: np.ndarray, role: str) -> None:
         """Whether the threat model holds these features in this role; otherwise a rejection."""

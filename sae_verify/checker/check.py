@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from .format import Certificate, read_certificate
 from .model import Head, load_head
 from .sae import Sae
 from .setting import Setting
+from .tail.weights import BlockWeights, load_blocks
 from .weights import load_weights
 from .witness import AcceptedWitness, check_witness
 
@@ -84,10 +84,16 @@ def _head(path: Path, _stamp: tuple[int, ...]) -> Head:
     return load_head(path)
 
 
+@lru_cache(maxsize=4)
+def _blocks(path: Path, first: int, _stamp: tuple[int, ...]) -> tuple[BlockWeights, ...]:
+    return load_blocks(path, first)
+
+
 def forget_weights() -> None:
     """Drop the decoded weights that are kept between certificates."""
     _sae.cache_clear()
     _head.cache_clear()
+    _blocks.cache_clear()
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -124,10 +130,20 @@ def _check(path: Path, sae: Path | None, model: Path | None) -> Report:
     for what, place, option in (("SAE", sae_path, "--sae"), ("model", model_path, "--model")):
         if not _exists(place):
             raise Rejected(f"the {what} is not at {str(place)[:300]}; say where it is with {option}")
-    return check_certificate(
+    return check_certificate(certificate, open_setting(certificate, sae_path, model_path))
+
+
+def open_setting(certificate: Certificate, sae_path: Path, model_path: Path) -> Setting:
+    """A parsed certificate's problem with the weights it speaks of, from these paths."""
+    stamp = _stamp(model_path)
+    return Setting(
         certificate,
-        lambda: _sae(sae_path.resolve(), certificate.input_scale, _stamp(sae_path)),
-        lambda: _head(model_path.resolve(), _stamp(model_path)),
+        *_matching(
+            certificate,
+            _sae(sae_path.resolve(), certificate.input_scale, _stamp(sae_path)),
+            _head(model_path.resolve(), stamp),
+        ),
+        lambda first: _blocks(model_path.resolve(), first, stamp),
     )
 
 
@@ -138,10 +154,9 @@ def _exists(place: Path) -> bool:
         return False
 
 
-def check_certificate(certificate: Certificate, sae: Callable[[], Sae], head: Callable[[], Head]) -> Report:
-    """The same for a parsed certificate and decoded weights."""
+def check_certificate(certificate: Certificate, setting: Setting) -> Report:
+    """The same for a parsed certificate and its problem."""
     with np.errstate(all="ignore"):  # overflow and NaN end in a comparison that rejects
-        setting = Setting(certificate, *_matching(certificate, sae(), head()))
         for step in certificate.bounds:
             check_bound(setting, step)
         witnesses = tuple(check_witness(setting, step) for step in certificate.witnesses)

@@ -1,4 +1,4 @@
-"""The certificate file, version 1: a strict reader into frozen data. Specified in theory/certificate_format.md.
+"""The certificate file, version 2: a strict reader into frozen data. Specified in theory/certificate_format.md.
 
 Unknown or missing keys, wrong types, non-finite numbers and repeated features are rejections. Reading checks shape,
 not truth: what the numbers prove is decided in the other files.
@@ -18,13 +18,13 @@ from .multipliers import Multipliers, read_multipliers
 from .reader import Reader
 
 FORMAT = "sae_verify certificate"
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 32 * 2**20
 """A larger certificate is refused unread."""
 MAX_STEPS = 32
 """Bounds, and witnesses, that one certificate may have; each costs about one pass over the weights."""
 
-SEMANTICS = "exact real arithmetic on the stored weights and the recorded residual"
+SEMANTICS = "exact real arithmetic on the stored weights and the recorded residuals"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class BoundStep:
-    """One claimed bound: readout <= value for every admissible delta within `radius` (absolute; None: every radius)."""
+    """One claimed bound: readout <= value for every admissible delta within `radius` (absolute; None: every radius).
+
+    `regions` is a tree as JSON data, read when it is checked, or None.
+    """
 
     method: str
     theorem: str
@@ -88,6 +91,7 @@ class BoundStep:
     tangent: Array | None
     secant: float | None
     mean: float | None
+    regions: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ class WitnessStep:
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """A parsed certificate file."""
+    """A parsed certificate file; `context` (T - 1, d) has the residuals of the earlier positions, or no rows."""
 
     tool: str
     sae_path: str
@@ -111,6 +115,7 @@ class Certificate:
     model_digest: str
     problem: Problem
     x: Array
+    context: Array
     bounds: tuple[BoundStep, ...]
     witnesses: tuple[WitnessStep, ...]
     digest: str
@@ -143,6 +148,7 @@ def parse_certificate(content: Any) -> Certificate:
         "weights",
         "problem",
         "x",
+        "context",
         "bounds",
         "witnesses",
         "digest",
@@ -162,6 +168,7 @@ def parse_certificate(content: Any) -> Certificate:
     identity = {
         "problem": content["problem"],
         "x": content["x"],
+        "context": content["context"],
         "sae": sae.text("sha256"),
         "input_scale": sae.raw("input_scale"),
         "model": model.text("sha256"),
@@ -180,6 +187,7 @@ def parse_certificate(content: Any) -> Certificate:
         model_digest=model.text("sha256"),
         problem=_problem(top.raw("problem")),
         x=top.numbers("x"),
+        context=_context(top),
         bounds=tuple(_bound(value, f"bounds[{i}]") for i, value in enumerate(top.raw("bounds"))),
         witnesses=tuple(_witness(value, f"witnesses[{i}]") for i, value in enumerate(top.raw("witnesses"))),
         digest=top.text("digest"),
@@ -241,13 +249,22 @@ def _problem(value: Any) -> Problem:
     )
 
 
+def _context(top: Reader) -> Array:
+    """One row an earlier position, each as long as x; or no rows at all."""
+    rows, width = top.raw("context"), len(top.numbers("x"))
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == width for row in rows):
+        raise top.fail("context", f"must be a list of rows of {width} numbers")
+    flat = [number for row in rows for number in row]
+    return Reader({"context": flat}, "certificate", ("context",)).numbers("context").reshape(len(rows), width)
+
+
 def _null(reader: Reader, key: str) -> None:
     if reader.raw(key) is not None:
         raise reader.fail(key, "must be null")
 
 
 def _bound(value: Any, where: str) -> BoundStep:
-    keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean")
+    keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean", "regions")
     step = Reader(value, where, keys)
     radius = None if step.raw("radius") is None else step.number("radius")
     if radius is not None and radius < 0:
@@ -262,6 +279,7 @@ def _bound(value: Any, where: str) -> BoundStep:
         tangent=None if step.raw("tangent") is None else step.numbers("tangent"),
         secant=None if step.raw("secant") is None else step.number("secant"),
         mean=None if step.raw("mean") is None else step.number("mean"),
+        regions=step.raw("regions"),
     )
 
 

@@ -82,8 +82,59 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 _FAMILIES["gemma2"] = {**_FAMILIES["llama"], "tied": True, "offset": 1.0}
 
 
-def load_head(directory: Path) -> Head:
-    """Read a Hugging Face model directory (config.json and safetensors) of a known family."""
+@dataclass(frozen=True, eq=False)
+class ModelFiles:
+    """What a Hugging Face model directory of a known family holds, nothing interpreted yet.
+
+    Attributes:
+        directory: where it is.
+        config: config.json.
+        tensors: every stored tensor, mapped.
+        family: where that family keeps its parts.
+
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    family: dict[str, Any]
+
+    def named(self, name: str) -> Tensor | None:
+        """A tensor by its name without the family's prefix, or None."""
+        full = self.family["prefix"] + name
+        if name in self.tensors and full in self.tensors:
+            raise Rejected(f"{self.directory}: tensor {name} is there twice, with and without its prefix")
+        return self.tensors.get(full, self.tensors.get(name))
+
+    def needed(self, name: str) -> Tensor:
+        """The same; a rejection where it is missing."""
+        tensor = self.named(name)
+        if tensor is None:
+            raise Rejected(f"{self.directory}: tensor {name} is missing")
+        return tensor
+
+    @property
+    def epsilon(self) -> float:
+        """What every norm adds to the mean square."""
+        epsilon = self.config.get(self.family["epsilon"])
+        if not isinstance(epsilon, float) or epsilon <= 0:
+            raise Rejected(f"{self.directory}: config.json lacks {self.family['epsilon']}, a positive number")
+        return epsilon
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of transformer blocks, on which config.json and the tensors must agree."""
+        blocks = self.config.get(self.family["blocks"])
+        if type(blocks) is not int:
+            raise Rejected(f"{self.directory}: config.json lacks {self.family['blocks']}, a whole number")
+        stored = {int(match[1]) for name in self.tensors if (match := re.match(self.family["layers"], name))}
+        if stored != set(range(len(stored))) or len(stored) != blocks:
+            raise Rejected(f"{self.directory}: config.json speaks of {blocks} blocks, and {len(stored)} are stored")
+        return blocks
+
+
+def read_model(directory: Path) -> ModelFiles:
+    """Open a Hugging Face model directory (config.json and safetensors) of a known family."""
     config = json_file(directory / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
     family = _FAMILIES.get(kind) if isinstance(kind, str) else None
@@ -97,30 +148,21 @@ def load_head(directory: Path) -> Head:
         if not tensors.keys().isdisjoint(found):
             raise Rejected(f"{file.name}: repeats a tensor of another file")
         tensors.update(found)
+    return ModelFiles(directory, config, tensors, family)
 
-    def named(name: str) -> Tensor | None:
-        if name in tensors and family["prefix"] + name in tensors:
-            raise Rejected(f"{directory}: tensor {name} is there twice, with and without its prefix")
-        return tensors.get(family["prefix"] + name, tensors.get(name))
 
-    def needed(name: str) -> Tensor:
-        tensor = named(name)
-        if tensor is None:
-            raise Rejected(f"{directory}: tensor {name} is missing")
-        return tensor
-
-    unembedding = _unembedding(tensors, config.get("tie_word_embeddings", family["tied"]), named(family["embedding"]))
-    gain = Ball.exact(needed(family["norm"] + ".weight").float64())
+def load_head(directory: Path) -> Head:
+    """Read the end of a model from its directory."""
+    files = read_model(directory)
+    config, tensors, family = files.config, files.tensors, files.family
+    embedding = files.named(family["embedding"])
+    unembedding = _unembedding(tensors, config.get("tie_word_embeddings", family["tied"]), embedding)
+    gain = Ball.exact(files.needed(family["norm"] + ".weight").float64())
     if family["offset"]:
         gain = gain + Ball.exact(np.full(gain.mid.shape, family["offset"]))
-    bias = named(family["norm"] + ".bias") if family["centred"] else None
+    bias = files.named(family["norm"] + ".bias") if family["centred"] else None
     shift = np.zeros(gain.mid.shape) if bias is None else bias.float64()
-    epsilon, blocks = config.get(family["epsilon"]), config.get(family["blocks"])
-    if not isinstance(epsilon, float) or epsilon <= 0 or type(blocks) is not int:
-        raise Rejected(f"{directory}: config.json lacks {family['epsilon']} or {family['blocks']}")
-    stored = {int(match[1]) for name in tensors if (match := re.match(family["layers"], name))}
-    if stored != set(range(len(stored))) or len(stored) != blocks:
-        raise Rejected(f"{directory}: config.json speaks of {blocks} blocks, and {len(stored)} are stored")
+    epsilon, blocks = files.epsilon, files.n_blocks
     if gain.mid.ndim != 1 or unembedding.shape[1:] != gain.mid.shape or shift.shape != gain.mid.shape:
         raise Rejected(f"{directory}: the final norm and the unembedding do not fit")
     settings = {key: value for key, value in config.items() if key not in VOLATILE}

@@ -6,6 +6,7 @@ how much room the others have are all recomputed with outward rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,10 @@ from .errors import Rejected
 from .format import Certificate
 from .model import Head
 from .sae import Sae, State, decode, state, write
+from .tail.context import contexts
+from .tail.readout import Functional
+from .tail.relaxation import Relaxation, free_basis
+from .tail.weights import BlockWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,8 @@ class Setting:
     certificate: Certificate
     sae: Sae
     head: Head
+    blocks: Callable[[int], tuple[BlockWeights, ...]] | None = None
+    """Reads the blocks from the given one on."""
 
     def __post_init__(self) -> None:
         problem, d = self.certificate.problem, self.head.d_model
@@ -59,17 +66,20 @@ class Setting:
     @cached_property
     def h(self) -> Ball:
         """The defended state: x with the clamp applied at this position."""
+        problem = self.certificate.problem
+        return self._clamped(self.x) if problem.clamp.here(len(problem.tokens)) else self.x
+
+    def _clamped(self, x: Ball) -> Ball:
+        """A residual with the clamp applied to it."""
         clamp = self.certificate.problem.clamp
-        if not clamp.here(len(self.certificate.problem.tokens)):
-            return self.x
         features = np.array(clamp.features, dtype=np.intp)
         values = Ball.exact(np.array(clamp.values))
         everything = clamp.kind == "drop-error"
-        now = self.state_x if everything else state(self.sae, self.x, features)
+        now = state(self.sae, x, *([] if everything else [features]))
         if everything:
             code = Ball(now.value.mid.copy(), now.value.rad.copy())
             code.mid[features], code.rad[features] = values.mid, 0.0
-            return decode(self.sae, code, self.x)
+            return decode(self.sae, code, x)
         z = now.value
         if clamp.kind == "set":
             change = values - z
@@ -82,7 +92,31 @@ class Setting:
             unsure = hull(jump, zero)
             mid = np.where(now.on, jump.mid, np.where(now.off, 0.0, unsure.mid))
             change = Ball(mid, np.where(now.on, jump.rad, np.where(now.off, 0.0, unsure.rad)))
-        return self.x + write(self.sae, change, features, self.x)
+        return x + write(self.sae, change, features, x)
+
+    @cached_property
+    def relaxation(self) -> Relaxation:
+        """The tail through its blocks, for bounds over regions."""
+        problem, earlier = self.certificate.problem, self.certificate.context
+        count = len(problem.tokens)
+        if self.blocks is None or len(earlier) != count - 1:
+            raise Rejected(f"a bound through blocks needs the residuals of {count - 1} earlier positions")
+        blocks = self.blocks(self.head.n_blocks - self.blocks_after)
+        rows = []
+        for position, row in enumerate(earlier):
+            x, positions = Ball.exact(row), problem.clamp.positions
+            acts = positions == "all" or (isinstance(positions, tuple) and position in positions)
+            rows.append(self._clamped(x) if acts else x)
+        width = self.head.d_model
+        states = Ball(
+            np.array([r.mid for r in rows]).reshape(-1, width), np.array([r.rad for r in rows]).reshape(-1, width)
+        )
+        basis, slip, stretch = free_basis(self.cell.fixed_rows(), width)
+        return Relaxation(self.h, basis, slip, stretch, blocks, contexts(blocks, states, count), count - 1)
+
+    def functional(self, against: int | None) -> Functional:
+        """The readout as a functional of the final residual."""
+        return Functional(*self.readout(against), self.head.centred, self.d_epsilon)
 
     @cached_property
     def centred_h(self) -> Ball:

@@ -6,7 +6,7 @@ A problem becomes a `Batch`: two runs of the real model (plain and clamped), one
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +60,7 @@ class Instance:
         tokens: the prompt.
         x: residual at the hook and the last position, from the run of the plain model, widened to float64, (d,).
         h: defended state, in float64 from x, (d,).
+        context: residuals at the hook and the earlier positions, from the same run as x, (T - 1, d).
         norm_h: ||h||. norm_e: ||x - D(E(x))||.
         radius: in absolute units.
         outer, inner: held cells for bounds and for attacks.
@@ -90,6 +91,7 @@ class Instance:
     final_norm: FinalNorm
     unembedding: Array
     ranking: tuple[int, ...]
+    context: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     def functional(self, against: int | None) -> tuple[Array, float]:
         """(w, constant) of the final norm for the readout, or for the member `against` of its family."""
@@ -251,6 +253,7 @@ def prepare(problem: Problem) -> Batch:
                 tokens=tuple(prompts.tokens[i, : int(prompts.lengths[i])].tolist()),
                 x=xi,
                 h=hi,
+                context=plain.resid[i, : int(last[i])].double().numpy(),
                 norm_h=norm_h,
                 norm_e=norm_e,
                 radius=radius,

@@ -1,0 +1,269 @@
+"""Bounds through transformer blocks: a search for a tree of regions that the checker accepts as a proof.
+
+The relaxation is the checker's own, so that what is found here is what it will find again. The search only chooses: where
+to cut, along what to split, which radius to try. Theorem: through-blocks.
+
+A cut is what makes it work. At a region with an affine bound U of the claim, points that break the claim have U > 0, so
+they lie in a cap of the ball, and a cap is much smaller than the ball: over it the second-order model is far closer, which
+makes the next cap smaller still. Splitting is for regions where U says too little to begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_verify.bounds.bound import Bound
+from sae_verify.checker import Rejected
+from sae_verify.checker.tail.attention import score_rows
+from sae_verify.checker.tail.normed import normed
+from sae_verify.checker.tail.proof import Cut, Done, Node, Split, beyond
+from sae_verify.checker.tail.readout import Affine, Functional, affine
+from sae_verify.checker.tail.region import Frame, Region
+from sae_verify.checker.tail.relaxation import Relaxation
+from sae_verify.checker.tail.taylor import Taylor
+from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.instance import Instance
+
+PROGRESS = 0.02
+"""Of the radius: a cut that moves its plane by less is followed by a split."""
+MIDDLE = 0.35
+"""Of the radius: the half width of the middle part when a ball is split in three."""
+FIRST = 0.9
+"""Radius tried first, in units of the shortest known recovery."""
+CLOSE = 0.03
+"""Relative gap of the bracket of radii at which the search stops."""
+SHORTER = 0.7
+"""Factor to the next radius while nothing is proved."""
+LARGEST = 4.0
+"""Times the radius where the linear model breaks the claim: the largest that is tried."""
+ROUNDING = 1e-9
+"""Relative amount by which a searched value is raised, so that its check does not fail on rounding. Upward only."""
+
+
+@dataclass
+class Budget:
+    """Passes through the blocks that may still be made."""
+
+    passes: int
+
+    def take(self) -> bool:
+        """Whether one more may be made; it is counted."""
+        self.passes -= 1
+        return self.passes >= 0
+
+
+@dataclass(frozen=True)
+class ThroughBlocks:
+    """Sound for every tail of known operations; complete in no sense. Cost: `effort` passes through the blocks.
+
+    Attributes:
+        relaxation: of this prompt's tail. functional: the readout, by the member of its family.
+        effort: passes through the blocks for the bound at a radius, and for each radius that is tried.
+        ceiling: radius at which the claim is known to break, or infinity: no proof is sought from there on.
+        radii: that are tried at most.
+    """
+
+    relaxation: Relaxation
+    functional: Callable[[int | None], Functional]
+    effort: int = 12
+    ceiling: float = np.inf
+    radii: int = 6
+
+    name = "through-blocks"
+
+    def applies(self, instance: Instance) -> bool:
+        """When there are blocks, and a direction to move in."""
+        return instance.blocks_after > 0 and self.relaxation.width > 0
+
+    def bound(self, instance: Instance, radius: float) -> Bound | None:
+        """The least value that one pass proves, or the claim's if more passes prove that; None if nothing is proved."""
+        relaxation = self.relaxation
+        region = relaxation.ball(radius)
+        frame = region.frame()
+        assert frame is not None
+        with np.errstate(all="ignore"):
+            resid = relaxation.resid(region, frame)
+            value, against = min(
+                (_least(resid, self.functional(member)), i) for i, member in enumerate(instance.members(8))
+            )
+        member = instance.members(8)[against]
+        if value > instance.tau and radius < self.ceiling:
+            for choice in dict.fromkeys((member, *instance.members(2))):
+                proof = prove(relaxation, self.functional(choice), radius, instance.tau, Budget(self.effort))
+                if proof is not None:
+                    return Bound(self.name, "through-blocks", radius, instance.tau, choice, regions=proof)
+        if not np.isfinite(value):
+            return None
+        return Bound(self.name, "through-blocks", radius, value, member, regions=Done())
+
+    def certified(self, instance: Instance) -> Bound | None:
+        """The claim at the largest radius for which a proof was found."""
+        best: Bound | None = None
+        for member in instance.members(2):
+            found = self._largest(instance, member, 0.0 if best is None else best.radius or 0.0)
+            best = found or best
+        return best
+
+    def _largest(self, instance: Instance, member: int | None, least: float) -> Bound | None:
+        functional, tau = self.functional(member), instance.tau
+        guess = linear_radius(self.relaxation, functional, tau)
+        if guess is None:
+            return None
+        low, high, best = least, min(self.ceiling, LARGEST * guess), None
+        radius = FIRST * min(self.ceiling, guess)
+        for _ in range(self.radii):
+            proof = prove(self.relaxation, functional, radius, tau, Budget(self.effort))
+            if proof is None:
+                high = radius
+            else:
+                low, best = radius, Bound(self.name, "through-blocks", radius, tau, member, regions=proof)
+            if low > 0 and high < low * (1 + CLOSE):
+                break
+            # Upwards towards the ceiling, downwards by a factor until something is proved.
+            radius = 0.5 * (low + high) if low > 0 else SHORTER * high
+        return best
+
+
+def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) -> float | None:
+    """Where the linear model breaks the claim; None when it is broken at once. A guess, not a bound."""
+    tiny = 1e-6 * float(np.linalg.norm(relaxation.start.mid))
+    region = relaxation.ball(tiny)
+    frame = region.frame()
+    assert frame is not None
+    bound = relaxation.bound(region, frame, functional, tau)
+    slope = float(np.linalg.norm(bound.gradient)) / tiny
+    return -bound.value / slope if bound.value < 0 and slope > 0 else None
+
+
+def _least(resid: Taylor, functional: Functional) -> float:
+    """The least tau that one affine bound proves, to rounding."""
+    size = float(np.linalg.norm(functional.weight.mid)) + abs(float(functional.constant.mid))
+    low, high = -1.01 * size, 1.01 * size
+    if not affine(resid, functional, high).top <= 0:
+        return np.inf  # above the cap: there is nothing to say
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if affine(resid, functional, middle).top <= 0:
+            high = middle
+        else:
+            low = middle
+        if high - low < 1e-7 * size:
+            break
+    return float(high + ROUNDING * size)
+
+
+def prove(
+    relaxation: Relaxation, functional: Functional, radius: float, tau: float, budget: Budget, depth: int = 12
+) -> Node | None:
+    """A tree that proves readout <= tau for every admissible delta with ||delta|| <= radius; None if none was found."""
+    return _prove(relaxation, functional, relaxation.ball(radius), tau, budget, depth)
+
+
+def _prove(
+    relaxation: Relaxation, functional: Functional, region: Region, tau: float, budget: Budget, depth: int
+) -> Node | None:
+    cuts: list[Array] = []
+    plane = -np.inf
+    node: Node | None = None
+    while node is None:
+        frame = region.frame()
+        if frame is None:
+            node = Done()
+            break
+        if not budget.take():
+            return None
+        bound = relaxation.bound(region, frame, functional, tau)
+        if bound.top <= 0:
+            node = Done()
+            break
+        if bound.value > 0:
+            return None  # the claim is broken, or nearly so, at the centre
+        kept = _cut(region, frame, bound)
+        if kept is None:
+            node = _split(relaxation, functional, region, frame, tau, budget, depth)
+            if node is None:
+                return None
+            break
+        normal, rest = kept
+        if rest is None:
+            cuts.append(normal)
+            node = Done()
+            break
+        reached = float(rest.low[0])
+        if reached < plane + PROGRESS * region.radius or reached < PROGRESS * region.radius:
+            node = _split(relaxation, functional, region, frame, tau, budget, depth)
+            if node is None:
+                return None
+            break
+        cuts.append(normal)
+        plane, region = reached, rest
+    for normal in reversed(cuts):
+        node = Cut(normal, node)
+    return node
+
+
+def _cut(region: Region, frame: Frame, bound: Affine) -> tuple[Array, Region | None] | None:
+    """The cut along the gradient, and what it leaves; None when the bound is infinite."""
+    if not np.isfinite(bound.constant):
+        return None
+    lengths = np.linalg.norm(frame.columns, axis=0)
+    used = lengths > 0
+    normal = frame.columns[:, used] @ (bound.gradient[used] / lengths[used] ** 2)
+    size = float(np.linalg.norm(normal))
+    if not size > 0:
+        return None
+    normal = normal / size
+    try:
+        return normal, beyond(region, frame, bound, normal)
+    except Rejected:
+        return None
+
+
+def _split(
+    relaxation: Relaxation,
+    functional: Functional,
+    region: Region,
+    frame: Frame,
+    tau: float,
+    budget: Budget,
+    depth: int,
+) -> Node | None:
+    """Split along the direction in which the first attention's scores move most, and prove each part."""
+    if depth == 0 or budget.passes < 2:
+        return None
+    rows = _moving_scores(relaxation, region, frame)
+    m = frame.box.shape[1]
+    _, sigma, right = np.linalg.svd(rows[:, m:], full_matrices=False)
+    along = np.linalg.norm(rows[:, :m], axis=0)
+    if m and along.max() > sigma[0]:
+        axis = int(along.argmax())
+        low, high = float(region.low[axis]), float(region.high[axis])
+        at: tuple[float, ...] = (0.5 * (max(low, -region.radius) + min(high, region.radius)),)
+        parts = region.split(axis, at)
+        normal = None
+    else:
+        normal = frame.ball @ right[0]
+        normal = normal - region.axes @ (region.axes.T @ normal)
+        reach = float(np.linalg.norm(frame.ball[:, 0]))
+        normal = normal / np.linalg.norm(normal)
+        at = (-MIDDLE * reach, MIDDLE * reach)
+        axis = None
+        parts = region.with_axis(normal).split(region.axes.shape[1], at)
+    nodes = []
+    for part in parts:
+        node = _prove(relaxation, functional, part, tau, budget, depth - 1)
+        if node is None:
+            return None
+        nodes.append(node)
+    return Split(axis, normal, at, tuple(nodes))
+
+
+def _moving_scores(relaxation: Relaxation, region: Region, frame: Frame) -> Array:
+    """Rows over the frame's coordinates whose size says how the scores of the first attention move, weighted."""
+    block, context = relaxation.blocks[0], relaxation.contexts[0]
+    with np.errstate(all="ignore"):
+        y = normed(relaxation.entry(region, frame), block.attention_norm)
+        return score_rows(y, block.attention, context, relaxation.position)

@@ -1,0 +1,223 @@
+"""Taylor models through attention at the last position.
+
+Keys and values of the earlier positions are constants, known up to a radius; the last position's query, own key and own
+value move. Theorem: attention-remainder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..arithmetic import TINY, Array, Ball, U, gamma
+from .context import Context
+from .elementary import exp
+from .pointwise import capped
+from .rotary import tables
+from .sizes import grow, length, lengths, spectral
+from .softmax import Mean, Softmax, mean
+from .taylor import Taylor, stacked
+from .weights import AttentionWeights
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """An affine map whose exact rows differ by at most `error` (n,) in l2 length, and bias by `bias_error`."""
+
+    weight: Array
+    bias: Array
+    error: Array
+    bias_error: Array
+
+    def __call__(self, z: Taylor) -> Taylor:
+        return z.mapped(self.weight, self.bias, self.error).loosened(self.bias_error)
+
+    @property
+    def size(self) -> Array:
+        """Lengths of the exact rows, from above."""
+        return grow(lengths(self.weight) + self.error)
+
+
+def attended(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Taylor:
+    """The model of the attention's output at `position`, from the model of its normed input y there."""
+    moved: Taylor | None = None
+    box, norm = np.zeros(len(weights.output)), 0.0
+    for head in _heads(y, weights, context, position):
+        part, head_box, head_norm = _head(y, head)
+        moved = part if moved is None else moved + part
+        box, norm = box + head_box, norm + head_norm
+    assert moved is not None
+    out = moved.scaled(np.ones(moved.width), weights.output_bias)
+    return out.with_source("attention", grow(box), float(grow(norm)))
+
+
+def score_rows(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Array:
+    """Rows (n, k) that say how much each score moves with y, weighted by what it does to the output. For searches."""
+    rows = []
+    for head in _heads(y, weights, context, position):
+        own = head.value[0] @ y.centre + head.value[1]
+        fixed = np.concatenate([head.values.mid, own[None]])
+        pattern = head.softmax.pattern
+        shares = np.linalg.norm((fixed - pattern @ fixed) @ head.output.T, axis=1) * pattern * head.softmax.cubic
+        rows.append(np.sqrt(shares / np.maximum(head.softmax.reach, 1e-300))[:, None] * head.softmax.scores.jacobian)
+    return np.concatenate(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """One query head: its moving pattern, the earlier positions' values, and the stored maps of its values."""
+
+    softmax: Softmax
+    values: Ball
+    value: tuple[Array, Array]
+    output: Array
+
+
+def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Iterator[_Head]:
+    group = weights.n_heads // weights.n_kv_heads
+    rotation = None if weights.rotary_base is None else tables(weights.rotary_base, weights.d_head, [position])
+    for kv in range(weights.n_kv_heads):
+        rows = slice(kv * weights.d_head, (kv + 1) * weights.d_head)
+        key = _rotated(weights.key[rows], weights.key_bias[rows], rotation)
+        value = (weights.value[rows], weights.value_bias[rows])
+        keys, values = _at(context.keys, kv), _at(context.values, kv)
+        for h in range(kv * group, (kv + 1) * group):
+            rows = slice(h * weights.d_head, (h + 1) * weights.d_head)
+            query = _rotated(weights.query[rows], weights.query_bias[rows], rotation)
+            scores = _scores(y, query, key, keys, weights.scale)
+            if weights.softcap is not None:
+                scores = capped(scores, weights.softcap)
+            yield _Head(_softmax(scores), values, value, weights.output[:, rows])
+
+
+def _at(ball: Ball, index: int) -> Ball:
+    return Ball(ball.mid[index], ball.rad[index])
+
+
+def _rotated(weight: Array, bias: Array, rotation: tuple[Ball, Ball] | None) -> _Map:
+    """R W and R b, with R the rotation of one position."""
+    if rotation is None:
+        return _Map(weight, bias, np.zeros(len(weight)), np.zeros(len(weight)))
+    cos, sin = rotation[0].mid[0], rotation[1].mid[0]
+    lost = rotation[0].rad[0] + rotation[1].rad[0] + 8 * U
+    half = len(weight) // 2
+    turned = np.concatenate([-weight[half:], weight[:half]])
+    turned_bias = np.concatenate([-bias[half:], bias[:half]])
+    return _Map(
+        cos[:, None] * weight + sin[:, None] * turned,
+        cos * bias + sin * turned_bias,
+        grow(lost * (lengths(weight) + lengths(turned))),
+        grow(lost * (np.abs(bias) + np.abs(turned_bias)) + TINY),
+    )
+
+
+def _scores(y: Taylor, query: _Map, key: _Map, keys: Ball, scale: Ball) -> Taylor:
+    """The model of the scores of all visible positions, the own one last, (P,)."""
+    n, s = keys.mid.shape[1], float(scale.mid)
+    lost = 4 * gamma(n) + float(scale.rad) / abs(s) if s else 0.0
+    size = np.abs(keys.mid) + keys.rad
+    weight = s * (keys.mid @ query.weight)
+    error = abs(s) * (size @ query.error + keys.rad @ query.size + lost * (size @ query.size))
+    bias = s * (keys.mid @ query.bias)
+    absolute = np.abs(query.bias) + query.bias_error
+    bias_error = abs(s) * (size @ query.bias_error + keys.rad @ absolute + lost * (size @ absolute))
+    past = _Map(weight, bias, grow(error), grow(bias_error))(y)
+    own, remainder = _own(query(y), key(y), s, lost)
+    return stacked([past, own]).with_error_at(past.width, "own key", remainder)
+
+
+def _own(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float]:
+    """The model of s q.k, both moving, (1,), without its remainder, and the remainder's size."""
+    domain = q.domain
+    # q_c . dk + k_c . dq is linear in what moves, and keeps the sources.
+    linear = k.moving.mapped(s * q.centre[None]) + q.moving.mapped(s * k.centre[None])
+    cross = q.jacobian.T @ k.jacobian
+    # What is beyond the second order: dq.dk without J_q y . J_k y.
+    order = cross.shape[0]
+    unfolded = 0.5 * (
+        q.jacobian.T @ k.hessians.reshape(len(k.centre), -1) + k.jacobian.T @ q.hessians.reshape(len(q.centre), -1)
+    )
+    products = q.linear_norm * k.quadratic_norm + k.linear_norm * q.quadratic_norm
+    third = min(products, spectral(unfolded) * domain.reach**3 + 8 * gamma(order) * products * domain.reach**3)
+    for (source, kg), (_, qg) in zip(k.errors, q.errors, strict=True):
+        mixed = q.jacobian.T @ kg + k.jacobian.T @ qg
+        third += domain.matrix(mixed.T) * source.norm
+    third += q.linear_norm * length(k.loose) + k.linear_norm * length(q.loose) + q.rest_norm * k.rest_norm
+    rounding = (lost + 8 * U) * length(q.parts) * length(k.parts)
+    model = replace(
+        linear,
+        centre=np.array([s * float(q.centre @ k.centre)]),
+        hessians=linear.hessians + s * (cross + cross.T)[None],
+    )
+    return model.loosened(np.array([abs(s) * 8 * rounding])), float(grow(abs(s) * third))
+
+
+def _softmax(scores: Taylor) -> Softmax:
+    """The pattern at the centre, and the scores without their mean under it."""
+    count = scores.width
+    raised = exp(scores.centre - scores.centre.max())
+    total = float(raised.mid.sum())
+    pattern = raised.mid / total
+    # exp's radius, that of the difference of two floats, and the division's rounding, as an error of the score.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = raised.rad / raised.mid + 8 * U + 2 * U * np.abs(scores.centre) + 2 * U * abs(float(scores.centre.max()))
+    off = np.where(np.isfinite(off), 2 * off, np.inf)
+    uncertain = off + scores.moving.loose * 0
+    centring = np.eye(count) - pattern
+    centred = scores.moving.mapped(centring).loosened(2 * uncertain + 2 * float(pattern @ uncertain))
+    sum_error = abs(float(pattern.sum()) - 1.0) + gamma(count)
+    slip = grow(sum_error * (1 + float(scores.reach.max())) + 4 * float(pattern @ uncertain))
+    return Softmax(pattern, centred, float(slip))
+
+
+def _head(y: Taylor, head: _Head) -> tuple[Taylor, Array, float]:
+    """One head's contribution without its remainder, and the remainder's box and norm."""
+    softmax, values, value, output = head.softmax, head.values, head.value, head.output
+    own = value[0] @ y.centre + value[1]
+    fixed = np.concatenate([values.mid, own[None]])  # (P, d_head)
+    average = softmax.pattern @ fixed
+    weights = output @ (fixed - average).T  # (d, P)
+    base = output @ average
+    # How far the exact weights are from these: any mean of them is off by no more than the largest.
+    width = fixed.shape[1]
+    own_rounding = 4 * gamma(y.width) * (np.abs(value[0]) @ y.parts + np.abs(value[1]))
+    spread = np.concatenate([values.rad, own_rounding[None]]) + 8 * gamma(width) * (np.abs(fixed) + np.abs(average))
+    off = (np.abs(output) @ spread.T).max(axis=1)
+    at = mean(softmax, weights)
+    scores = softmax.scores
+    moved = scores.mapped(at.response)
+    moved = replace(moved, hessians=moved.hessians + at.second, centre=base)
+    squares = scores.domain.reach**2 * (np.abs(at.response) @ np.square(lengths(scores.jacobian)))
+    moved = moved.loosened(grow(off + 4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
+    # The own value moves too: p'_T (v_T - v_T at the centre).
+    change, box, norm = _own_value(y, softmax, value[0], output)
+    return moved + change, grow(at.box + box), float(grow(at.norm + norm))
+
+
+def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tuple[Taylor, Array, float]:
+    """The model of p'_T (v_T - v_T at the centre) without its remainder, and the remainder's box and norm."""
+    p = softmax.pattern
+    domain = y.domain
+    through = output @ value
+    error = 4 * gamma(len(value)) * (np.abs(output) @ lengths(value))
+    moving = y.moving.mapped(through, row_error=error)
+    own = np.full((1, len(p)), -p[-1])
+    own[0, -1] += 1.0
+    share: Mean = mean(softmax, own)
+    scores = softmax.scores
+    response = scores.mapped(share.response)
+    gradient = response.jacobian[0]
+    curve = response.hessians[0] + share.second[0]
+    bend = domain.form(curve) + float(response.error[0]) + min(float(share.box[0]), share.norm)
+    turn = domain.row(gradient)
+    # A probability moves by at most one, whatever its model says.
+    bend = float(grow(min(bend, 1.0 + turn)))
+    linear = moving.scaled(np.full(moving.width, float(p[-1])))
+    outer = moving.jacobian[:, :, None] * gradient
+    model = replace(linear, hessians=linear.hessians + outer + outer.transpose(0, 2, 1))
+    rounding = 16 * U * moving.parts * (1 + length(gradient) * domain.reach)
+    box = grow(turn * moving.rest + bend * moving.reach)
+    norm = grow(turn * moving.rest_norm + bend * (moving.linear_norm + moving.rest_norm))
+    return model.loosened(rounding), box, float(norm)

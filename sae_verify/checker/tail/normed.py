@@ -1,0 +1,101 @@
+"""Taylor models through LayerNorm and RMSNorm.
+
+z = c + u, s0 = |c|^2 + d epsilon (rounded up), a = c.u / s0, p = |u_perp|^2 / s0 + e u_r^2 / s0 with u_r the part of u along c
+and e = (s0 - |c|^2) / s0. Then |z|^2 + d epsilon = s0 ((1 + a)^2 + p), and the terms up to the second order of z / rho are
+
+    (c + u - c a + c (3 a^2 / 2 - |u|^2 / (2 s0)) - u a) / sqrt(s0).
+
+What remains, along c and across, is a matter of |a| <= A and p <= P alone. Theorem: norm-remainder.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arithmetic import gamma
+from .sizes import grow, length
+from .taylor import Taylor
+from .weights import NormWeights
+
+
+def normed(x: Taylor, norm: NormWeights) -> Taylor:
+    """The model of gain * z / sqrt(|z|^2 / d + epsilon) + shift, with z the model x or, for a LayerNorm, x - mean(x)."""
+    d = x.width
+    z = x.centred() if norm.centred else x
+    unit = _direction(z, norm.epsilon)
+    root = np.sqrt(float(d))
+    factor = norm.gain.mid * root
+    return unit.scaled(factor, norm.shift, grow(norm.gain.rad * root + 2.0**-51 * np.abs(factor)))
+
+
+def _direction(z: Taylor, epsilon: float) -> Taylor:
+    """The model of z / sqrt(|z|^2 + d epsilon), whose norm is less than 1."""
+    d, c, jacobian = z.width, z.centre, z.jacobian
+    lost = gamma(d)
+    s0 = float((c @ c + d * epsilon) * (1 + 8 * lost))
+    nc, r0 = length(c), np.sqrt(s0)
+    e = grow(d * epsilon / s0 + 16 * lost)
+    unit = c / nc if 0 < nc < np.inf else c
+    along = z.mapped(unit[None])
+    whole = grow(z.linear_norm + z.rest_norm)
+    slip = 8 * lost * whole
+    ul, um = along.linear[0] + slip, along.rest[0] + slip
+    across = jacobian - np.outer(unit, unit @ jacobian)
+    bl = min(grow(z.domain.matrix(across) + slip), z.linear_norm)
+    bm = z.rest_norm
+    al, am = nc * ul / s0, nc * um / s0
+    norm = _remainder(nc, s0, e, (ul, um), (bl, bm), (al, am))
+    model = _second_order(z, s0, r0)
+    # Its own size, should the series not converge: both the exact value and the polynomial are bounded.
+    bounded = 1.0 + length(model.centre) + model.linear_norm + model.quadratic_norm + model.error_norm
+    lost_root = 8 * lost * (nc + whole) / r0 * _cube(al + am)
+    remainder = min(grow(norm / r0 + lost_root), grow(bounded))
+    return model.with_source("norm", np.full(d, remainder), remainder)
+
+
+def _cube(a: float) -> float:
+    """(1 - A)^-3, or infinity."""
+    return (1.0 - a) ** -3 if a < 0.99 else np.inf
+
+
+def _remainder(
+    nc: float, s0: float, e: float, u: tuple[float, float], b: tuple[float, float], a: tuple[float, float]
+) -> float:
+    """The norm of what is beyond the second order, times sqrt(s0); pairs: the linear part's size, and the rest's."""
+    (ul, um), (bl, bm), (al, am) = u, b, a
+    radial, cross, A = ul + um, bl + bm, grow(al + am)
+    if not A < 0.99:
+        return np.inf
+    i = 1.0 / (1.0 - A)
+    p = (cross**2 + e * radial**2) / s0
+    phi = max(A * A * i, 0.5 * p * i**3)
+    along = nc * (0.5 * p * A * (2 - A) * i**2 + 0.375 * p**2 * i**4) + radial * e * phi
+    across = cross * phi
+    # The second-order terms are taken at the linear part of u alone.
+    du = 2 * ul * um + um * um
+    along += 0.5 * nc * (2 * bl * bm + bm * bm + e * du) / s0 + e * nc / s0 * du
+    across += bl * am + bm * al + bm * am
+    return float(grow(np.hypot(along, across)))
+
+
+def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:
+    """The polynomial of the module's head divided by r0, with rounding in `loose`."""
+    d, c, jacobian, hessians = z.width, z.centre, z.jacobian, z.hessians
+    gradient = (c @ jacobian) / s0
+    curve = np.tensordot(c, hessians, 1) / s0
+    square = (jacobian.T @ jacobian) / s0
+    common = 3.0 * np.outer(gradient, gradient) - square - curve
+    mixed = jacobian[:, :, None] * gradient
+    second = hessians + c[:, None, None] * common - mixed - mixed.transpose(0, 2, 1)
+    moving = length(z.moving.parts)
+    a, b = length(c) * moving / s0, moving**2 / s0
+    size = z.parts * (1 + a) + np.abs(c) * (1 + a + b + 3 * a * a)
+    loose = z.loose + np.abs(c) * min(length(c) * length(z.loose), float(np.abs(c) @ z.loose)) / s0
+    return Taylor(
+        z.domain,
+        c / r0,
+        (jacobian - np.outer(c, gradient)) / r0,
+        second / r0,
+        tuple((source, (gain - np.outer(c, (c @ gain) / s0)) / r0) for source, gain in z.errors),
+        grow((loose + 64 * gamma(d) * size) / r0),
+    )

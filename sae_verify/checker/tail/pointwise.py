@@ -1,0 +1,82 @@
+"""Taylor models through scalar functions of each entry, and through products of entries.
+
+sigma(c + u), u = l + q + e, has the model sigma(c) + sigma'(c) (l + q + e) + sigma''(c) l^2 / 2. What remains is
+sigma''(c) [l (q + e) + (q + e)^2 / 2] + sigma'''(xi) u^3 / 6. Theorem: activation-remainder.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arithmetic import TINY, Array, U
+from .activations import jet, slope, third
+from .sizes import grow, length
+from .taylor import Errors, Taylor
+
+
+def activated(z: Taylor, kind: str) -> Taylor:
+    """The model of sigma(z), entry by entry."""
+    value, first, second = jet(kind, z.centre)
+    s1, s2 = first.mid, second.mid
+    reach, rest = z.reach, z.rest
+    bend = np.abs(s2)
+    # sup |sigma(c + u) - s0 - s1 u - s2 u^2 / 2| / |u|, by the third derivative, or by the slope where that is less.
+    steep = grow(np.minimum(third(kind, z.centre, reach) * reach**2 / 6, slope(kind) + np.abs(s1) + 0.5 * bend * reach))
+    box = grow(bend * rest * (z.linear + 0.5 * rest) + steep * reach)
+    bent = bend * rest
+    together = z.domain.matrix((bent + steep)[:, None] * z.jacobian) + length(0.5 * bend * rest**2 + steep * rest)
+    rounding = value.rad + first.rad * reach + 0.5 * second.rad * reach**2
+    rounding = rounding + 8 * U * (np.abs(value.mid) + (np.abs(s1) + bend * z.parts) * z.parts) + TINY
+    model = Taylor(
+        z.domain,
+        value.mid,
+        s1[:, None] * z.jacobian,
+        s1[:, None, None] * z.hessians + _square(s2, z.jacobian),
+        tuple((source, s1[:, None] * gain) for source, gain in z.errors),
+        grow(np.abs(s1) * z.loose + rounding),
+    )
+    return model.with_source(kind, box, float(grow(together)))
+
+
+def _square(weight: Array, jacobian: Array) -> Array:
+    return (weight[:, None] * jacobian)[:, :, None] * jacobian[:, None, :]
+
+
+def product(a: Taylor, b: Taylor) -> Taylor:
+    """The model of a * b, entry by entry; both may share sources."""
+    ra, rb = a.rest, b.rest
+    box = grow(a.linear * rb + ra * b.linear + ra * rb)
+    domain = a.domain
+    left = min(domain.matrix(rb[:, None] * a.jacobian), float(a.linear.max(initial=0.0)) * b.rest_norm)
+    right = min(domain.matrix(ra[:, None] * b.jacobian), float(b.linear.max(initial=0.0)) * a.rest_norm)
+    norm = float(grow(left + right + length(ra * rb)))
+    cross = a.jacobian[:, :, None] * b.jacobian[:, None, :]
+    size = a.parts * b.parts
+    model = Taylor(
+        domain,
+        a.centre * b.centre,
+        a.centre[:, None] * b.jacobian + b.centre[:, None] * a.jacobian,
+        a.centre[:, None, None] * b.hessians + b.centre[:, None, None] * a.hessians + cross + cross.transpose(0, 2, 1),
+        _joined(_weighted(b.centre, a.errors), _weighted(a.centre, b.errors)),
+        grow(np.abs(a.centre) * b.loose + np.abs(b.centre) * a.loose + 16 * U * size + TINY),
+    )
+    return model.with_source("gate", box, norm)
+
+
+def _weighted(weight: Array, errors: Errors) -> Errors:
+    return tuple((source, weight[:, None] * gain) for source, gain in errors)
+
+
+def _joined(first: Errors, second: Errors) -> Errors:
+    gains = {id(source): (source, gain) for source, gain in first}
+    for source, gain in second:
+        key = id(source)
+        gains[key] = (source, gains[key][1] + gain) if key in gains else (source, gain)
+    return tuple(gains.values())
+
+
+def capped(scores: Taylor, cap: float) -> Taylor:
+    """The model of cap * tanh(scores / cap)."""
+    inverse = np.full(scores.width, 1.0 / cap)
+    small = activated(scores.scaled(inverse, factor_error=U * inverse), "tanh")
+    return small.scaled(np.full(scores.width, cap))
