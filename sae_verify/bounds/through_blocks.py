@@ -1,11 +1,11 @@
 """Bounds through transformer blocks: a search for a tree of regions that the checker accepts as a proof.
 
-The relaxation is the checker's own, so that what is found here is what it will find again. The search only chooses: where
-to cut, along what to split, which radius to try. Theorem: through-blocks.
+The relaxation is the checker's own, so that what is found here is what it will find again. The search only chooses:
+where to cut, along what to split, which radius to try. Theorem: through-blocks.
 
-A cut is what makes it work. At a region with an affine bound U of the claim, points that break the claim have U > 0, so
-they lie in a cap of the ball, and a cap is much smaller than the ball: over it the second-order model is far closer, which
-makes the next cap smaller still. Splitting is for regions where U says too little to begin.
+A cut is what makes it work. At a region with an affine bound U of the claim, points that break the claim have U > 0,
+so they lie in a cap of the ball, and a cap is much smaller than the ball: over it the second-order model is far closer,
+which makes the next cap smaller still. Splitting is for regions where U says too little to begin.
 """
 
 from __future__ import annotations
@@ -236,6 +236,8 @@ def _split(
         return None
     rows = _moving_scores(relaxation, region, frame)
     m = frame.box.shape[1]
+    if not np.isfinite(rows).all():
+        return None
     _, sigma, right = np.linalg.svd(rows[:, m:], full_matrices=False)
     along = np.linalg.norm(rows[:, :m], axis=0)
     if m and along.max() > sigma[0]:

@@ -1,4 +1,4 @@
-"""A prompt's problem as the checker will see it, before there is any evidence: what bounds through blocks search with."""
+"""A prompt's problem as the checker will see it, before there is any evidence: for searches through blocks."""
 
 from __future__ import annotations
 

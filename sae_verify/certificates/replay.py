@@ -1,4 +1,4 @@
-"""A certificate replayed: the residual recomputed by the real model, and each witness run through it again.
+"""A certificate replayed: the residuals recomputed by the real model, and each witness run through it again.
 
 This is what the checker, which has no torch, has to take from the file.
 """
@@ -13,14 +13,15 @@ import numpy as np
 from sae_verify.attacks import Replay, replay
 from sae_verify.checker import Rejected
 from sae_verify.checker.format import Certificate, read_certificate
-from sae_verify.geometry.instance import Batch, prepare
+from sae_verify.geometry.held_cell import Array
+from sae_verify.geometry.instance import Batch, Instance, prepare
 from sae_verify.model import load_model
 from sae_verify.problem import AtMost, Clamp, ErrorBall, LogitDifference, Problem, TokenAgainstAll
 from sae_verify.sae import load_sae
 
 DRIFT = 2.0**-14
-"""Largest relative difference between the recorded and the recomputed residual: float32 runs of another batch shape,
-thread count or machine differ by their rounding (seen: below 2e-6); a different prompt or model differs by far more."""
+"""Largest relative difference between a recorded and the recomputed residual, at any position: float32 runs of another
+batch shape, thread count or machine differ by their rounding (seen: below 2e-6); another prompt or model by more."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,20 @@ class Replayed:
     """What the real model gave now.
 
     Attributes:
-        residual: relative difference ||x - x_recorded|| / ||x||.
+        residual: relative difference ||x - x_recorded|| / ||x||; the largest one, where earlier positions are recorded.
+        positions: how many residuals were recomputed.
         witnesses: a replay for each witness of the certificate.
 
     """
 
     residual: float
+    positions: int
     witnesses: tuple[Replay, ...]
 
     def __str__(self) -> str:
         values = ", ".join(f"{w.value:.6g}" for w in self.witnesses) or "none"
-        return f"residual recomputed to {self.residual:.1e}; witnesses replayed: {values}"
+        what = "residual" if self.positions == 1 else f"residuals at {self.positions} positions"
+        return f"{what} recomputed to {self.residual:.1e}; witnesses replayed: {values}"
 
 
 def problem_of(certificate: Certificate, sae: Path, model: Path) -> Problem:
@@ -64,7 +68,7 @@ def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | Non
     """Recompute what a certificate takes from the real model.
 
     Raises:
-        Rejected: the residual is another one, or a witness that broke the claim no longer does.
+        Rejected: a residual is another one, or a witness that broke the claim no longer does.
 
     """
     certificate = read_certificate(path)
@@ -72,11 +76,13 @@ def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | Non
         certificate, sae or path.parent / certificate.sae_path, model or path.parent / certificate.model_path
     )
     batch: Batch = prepare(problem)
-    x = batch.instances[0].x
-    difference = float(np.linalg.norm(x - certificate.x) / np.linalg.norm(x))
-    if not difference <= DRIFT:
+    recorded, computed = _residuals(certificate, batch.instances[0])
+    differences = np.linalg.norm(computed - recorded, axis=1) / np.linalg.norm(computed, axis=1)
+    if not bool((differences <= DRIFT).all()):
+        worst = int(differences.argmax()) + len(certificate.problem.tokens) - len(differences)
         raise Rejected(
-            f"the residual is not what the model computes for this prompt: {difference:.3g} relative difference"
+            f"the residual at position {worst} is not what the model computes for this prompt: "
+            f"{differences.max():.3g} relative difference"
         )
     witnesses = []
     for step in certificate.witnesses:
@@ -86,4 +92,14 @@ def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | Non
         if step.replay > certificate.problem.at_most >= found.value:
             raise Rejected(f"a witness reaches {found.value:.6g} when replayed, not {step.replay:.6g}")
         witnesses.append(found)
-    return Replayed(difference, tuple(witnesses))
+    return Replayed(float(differences.max()), len(differences), tuple(witnesses))
+
+
+def _residuals(certificate: Certificate, instance: Instance) -> tuple[Array, Array]:
+    """What was recorded and what the model gives: (1, d), or (T, d) with the earlier positions first."""
+    x, context = certificate.x[None], certificate.context
+    if not len(context):
+        return x, instance.x[None]
+    if context.shape != instance.context.shape:
+        raise Rejected(f"residuals of {len(context)} earlier positions are recorded, of {len(instance.context)}")
+    return np.concatenate([context, x]), np.concatenate([instance.context, instance.x[None]])

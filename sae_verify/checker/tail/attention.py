@@ -14,10 +14,11 @@ import numpy as np
 from ..arithmetic import TINY, Array, Ball, U, gamma
 from .context import Context
 from .elementary import exp
+from .pieces import sharper
 from .pointwise import capped
 from .rotary import tables
 from .sizes import grow, length, lengths, spectral
-from .softmax import Mean, Softmax, mean
+from .softmax import Softmax, mean
 from .taylor import Taylor, stacked
 from .weights import AttentionWeights
 
@@ -163,7 +164,7 @@ def _softmax(scores: Taylor) -> Softmax:
     # exp's radius, that of the difference of two floats, and the division's rounding, as an error of the score.
     with np.errstate(divide="ignore", invalid="ignore"):
         off = raised.rad / raised.mid + 8 * U + 2 * U * np.abs(scores.centre) + 2 * U * abs(float(scores.centre.max()))
-    off = np.where(np.isfinite(off), 2 * off, np.inf)
+    off = np.where(off < 0.5, 2 * off, np.inf)  # |log(1 + x)| <= 2 |x|
     uncertain = off + scores.moving.loose * 0
     centring = np.eye(count) - pattern
     centred = scores.moving.mapped(centring).loosened(2 * uncertain + 2 * float(pattern @ uncertain))
@@ -193,7 +194,7 @@ def _head(y: Taylor, head: _Head) -> tuple[Taylor, Array, float]:
     moved = moved.loosened(grow(off + 4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
     # The own value moves too: p'_T (v_T - v_T at the centre).
     change, box, norm = _own_value(y, softmax, value[0], output)
-    return moved + change, grow(at.box + box), float(grow(at.norm + norm))
+    return moved + change, grow(at.box + box), float(grow(sharper(softmax, weights, at.norm) + norm))
 
 
 def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tuple[Taylor, Array, float]:
@@ -205,12 +206,14 @@ def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tupl
     moving = y.moving.mapped(through, row_error=error)
     own = np.full((1, len(p)), -p[-1])
     own[0, -1] += 1.0
-    share: Mean = mean(softmax, own)
+    share = mean(softmax, own, movers=(0,))
     scores = softmax.scores
     response = scores.mapped(share.response)
     gradient = response.jacobian[0]
     curve = response.hessians[0] + share.second[0]
+    squares = domain.reach**2 * float(np.abs(share.response[0]) @ np.square(lengths(scores.jacobian)))
     bend = domain.form(curve) + float(response.error[0]) + min(float(share.box[0]), share.norm)
+    bend += 4 * gamma(len(p)) * squares
     turn = domain.row(gradient)
     # A probability moves by at most one, whatever its model says.
     bend = float(grow(min(bend, 1.0 + turn)))
@@ -218,6 +221,9 @@ def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tupl
     outer = moving.jacobian[:, :, None] * gradient
     model = replace(linear, hessians=linear.hessians + outer + outer.transpose(0, 2, 1))
     rounding = 16 * U * moving.parts * (1 + length(gradient) * domain.reach)
-    box = grow(turn * moving.rest + bend * moving.reach)
-    norm = grow(turn * moving.rest_norm + bend * (moving.linear_norm + moving.rest_norm))
+    # Of the rest, lengths are enough: the Hessians of one head's values are not worth their cost here.
+    rest = spectral(through) * y.rest_norm + length(moving.loose)
+    rests = lengths(through) * y.rest_norm + moving.loose
+    box = grow(turn * rests + bend * (moving.linear + rests))
+    norm = grow(turn * rest + bend * (moving.linear_norm + rest))
     return model.loosened(rounding), box, float(norm)

@@ -1,7 +1,7 @@
 """The set over which a Taylor model holds: m coordinates in [-1, 1] and a unit ball, and the sizes of maps over it.
 
-y = (t, p), t in [-1, 1]^m, p in R^(k - m), ||p||_2 <= 1. With m = 0 it is the unit ball. Every function is an upper bound
-of a supremum over y, by the triangle inequality over the m coordinates and a spectral norm on the ball.
+y = (t, p), t in [-1, 1]^m, p in R^(k - m), ||p||_2 <= 1. With m = 0 it is the unit ball. Every function is an upper
+bound of a supremum over y, by the triangle inequality over the m coordinates and a spectral norm on the ball.
 
 Theorem: composition.
 """
@@ -62,17 +62,17 @@ class Domain:
         """sup y . H y / 2, never negative, for a symmetric H (k, k)."""
         m = self.box
         ball = largest_eigenvalue(hessian[m:, m:])
-        along = np.maximum(np.diag(hessian)[:m], 0.0).sum()
-        corner = np.abs(hessian[:m, :m]).sum() - np.abs(np.diag(hessian)[:m]).sum()
-        return float(grow(0.5 * (along + abs(corner) + ball) + lengths(hessian[:m, m:]).sum()))
+        corner = np.abs(hessian[:m, :m])
+        np.fill_diagonal(corner, np.maximum(np.diag(hessian)[:m], 0.0))
+        return float(grow(0.5 * (corner.sum() + ball) + lengths(hessian[:m, m:]).sum()))
 
     def vector_form(self, hessians: Array) -> float:
         """sup ||(y . H_i y / 2)_i||_2, for symmetric H (n, k, k): two unfoldings of the tensor, the smaller one."""
         m, count = self.box, len(hessians)
         ball = hessians[:, m:, m:]
         order = ball.shape[1]
-        unfolded = spectral(ball.reshape(count, -1)), spectral(ball.transpose(1, 0, 2).reshape(order, -1))
-        total = 0.5 * min(unfolded)
+        sideways = ball.transpose(1, 0, 2).reshape(order, count * order)
+        total = 0.5 * min(spectral(ball.reshape(count, order * order)), spectral(sideways))
         if m:
             total += 0.5 * sum(length(hessians[:, a, b]) for a in range(m) for b in range(m))
             total += sum(spectral(hessians[:, a, m:]) for a in range(m))

@@ -1,7 +1,8 @@
 """Taylor models through LayerNorm and RMSNorm.
 
-z = c + u, s0 = |c|^2 + d epsilon (rounded up), a = c.u / s0, p = |u_perp|^2 / s0 + e u_r^2 / s0 with u_r the part of u along c
-and e = (s0 - |c|^2) / s0. Then |z|^2 + d epsilon = s0 ((1 + a)^2 + p), and the terms up to the second order of z / rho are
+z = c + u, s0 = |c|^2 + d epsilon (rounded up), a = c.u / s0, p = |u_perp|^2 / s0 + e u_r^2 / s0 with u_r the part of u
+along c and e = (s0 - |c|^2) / s0. Then |z|^2 + d epsilon = s0 ((1 + a)^2 + p), and the terms up to the second order of
+z / rho are
 
     (c + u - c a + c (3 a^2 / 2 - |u|^2 / (2 s0)) - u a) / sqrt(s0).
 
@@ -19,7 +20,7 @@ from .weights import NormWeights
 
 
 def normed(x: Taylor, norm: NormWeights) -> Taylor:
-    """The model of gain * z / sqrt(|z|^2 / d + epsilon) + shift, with z the model x or, for a LayerNorm, x - mean(x)."""
+    """The model of gain * z / sqrt(|z|^2 / d + epsilon) + shift; z is x or, for a LayerNorm, x - mean(x)."""
     d = x.width
     z = x.centred() if norm.centred else x
     unit = _direction(z, norm.epsilon)
@@ -33,6 +34,9 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     d, c, jacobian = z.width, z.centre, z.jacobian
     lost = gamma(d)
     s0 = float((c @ c + d * epsilon) * (1 + 8 * lost))
+    if not 2.0**-900 < s0 < 2.0**900:  # squares overflow or vanish; the direction is still shorter than 1
+        still = np.zeros_like(jacobian), np.zeros_like(z.hessians)
+        return Taylor(z.domain, np.zeros(d), *still, (), np.zeros(d)).with_source("norm", np.ones(d), 1.0)
     nc, r0 = length(c), np.sqrt(s0)
     e = grow(d * epsilon / s0 + 16 * lost)
     unit = c / nc if 0 < nc < np.inf else c
@@ -67,9 +71,9 @@ def _remainder(
     if not A < 0.99:
         return np.inf
     i = 1.0 / (1.0 - A)
-    p = (cross**2 + e * radial**2) / s0
+    p = (cross * cross + e * (radial * radial)) / s0
     phi = max(A * A * i, 0.5 * p * i**3)
-    along = nc * (0.5 * p * A * (2 - A) * i**2 + 0.375 * p**2 * i**4) + radial * e * phi
+    along = nc * (0.5 * p * A * (2 - A) * i**2 + 0.375 * (p * p) * i**4) + radial * e * phi
     across = cross * phi
     # The second-order terms are taken at the linear part of u alone.
     du = 2 * ul * um + um * um
@@ -88,7 +92,7 @@ def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:
     mixed = jacobian[:, :, None] * gradient
     second = hessians + c[:, None, None] * common - mixed - mixed.transpose(0, 2, 1)
     moving = length(z.moving.parts)
-    a, b = length(c) * moving / s0, moving**2 / s0
+    a, b = length(c) * moving / s0, moving * moving / s0
     size = z.parts * (1 + a) + np.abs(c) * (1 + a + b + 3 * a * a)
     loose = z.loose + np.abs(c) * min(length(c) * length(z.loose), float(np.abs(c) @ z.loose)) / s0
     return Taylor(

@@ -24,6 +24,8 @@ from .sizes import lengths
 
 MAX_NODES = 4096
 """Of one tree; each costs one pass through the blocks."""
+MAX_DEPTH = 64
+"""Of splits within splits; cuts do not count."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ def parted(region: Region, node: Split) -> tuple[Region, ...]:
     return region.split(axis, node.at)
 
 
-def read_node(value: Any, where: str, width: int, budget: list[int]) -> Node:
-    """A node from JSON. `budget` holds how many may still come."""
+def read_node(value: Any, where: str, width: int, budget: list[int], depth: int = 0) -> Node:
+    """A node from JSON. `budget` holds how many may still come, `depth` the splits around it."""
     budget[0] -= 1
     if budget[0] < 0:
         raise Rejected(f"the proof has more than {MAX_NODES} nodes")
@@ -136,19 +138,21 @@ def read_node(value: Any, where: str, width: int, budget: list[int]) -> Node:
             budget[0] -= 1
             if budget[0] < 0:
                 raise Rejected(f"the proof has more than {MAX_NODES} nodes")
-        node = read_node(value, f"{where}.then", width, budget)
+        node = read_node(value, f"{where}.then", width, budget, depth)
         for normal in reversed(chain):
             node = Cut(normal, node)
         return node
-    split = Reader(value, where, ("axis", "normal", "at", "parts"))
+    if depth >= MAX_DEPTH:
+        raise Rejected(f"{where[:80]}: more than {MAX_DEPTH} splits within each other")
+    split = Reader(value, where[:80], ("axis", "normal", "at", "parts"))
     parts = split.raw("parts")
     if not isinstance(parts, list) or not parts or len(parts) > 16:
-        raise split.fail("parts", "must be a list of 1 to 16 nodes")
+        raise Rejected(f"{where[:80]}.parts: must be a list of 1 to 16 nodes")
     return Split(
         axis=None if split.raw("axis") is None else split.integer("axis"),
         normal=None if split.raw("normal") is None else _normal(split.numbers("normal"), width, where),
         at=tuple(split.numbers("at").tolist()),
-        parts=tuple(read_node(part, f"{where}.parts[{i}]", width, budget) for i, part in enumerate(parts)),
+        parts=tuple(read_node(part, f"{where}.parts[{i}]", width, budget, depth + 1) for i, part in enumerate(parts)),
     )
 
 

@@ -1,7 +1,7 @@
 """From a Taylor model of the final residual to an affine bound of the claim.
 
-readout <= tau is w.z + (constant - tau) rho <= 0 with z the centred final residual and rho = sqrt(|z|^2 + d epsilon): the
-norm itself need not be modelled. Theorem: final-norm.
+readout <= tau is w.z + (constant - tau) rho <= 0 with z the centred final residual and rho = sqrt(|z|^2 + d epsilon):
+the norm itself need not be modelled. Theorem: final-norm.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def affine(resid: Taylor, readout: Functional, tau: float) -> Affine:
     kappa_ball = readout.constant - Ball.exact(tau)
     kappa = float(kappa_ball.mid)
     s = float(np.sqrt(c @ c + readout.d_epsilon.mid)) or 1.0
-    # rho <= (rho^2 + s^2) / 2s for kappa > 0, and rho >= its tangent at c otherwise: both are s + c.u / s to first order.
+    # rho <= (rho^2 + s^2) / 2s for kappa > 0, and rho >= its tangent at c otherwise: both begin with s + c.u / s.
     weight = readout.weight.mid + (kappa / s) * c
     row = z.moving.mapped(weight[None])
     sizes = z.parts
@@ -74,8 +74,8 @@ def affine(resid: Taylor, readout: Functional, tau: float) -> Affine:
     if kappa > 0:
         # kappa |u|^2 / 2s, with u = l + r.
         hessian = hessian + (kappa / s) * (z.jacobian.T @ z.jacobian)
-        curved = kappa / s * (z.linear_norm * z.rest_norm + 0.5 * z.rest_norm**2)
-        rounding += 8 * lost * kappa / s * length(sizes) ** 2
+        curved = kappa / s * (z.linear_norm * z.rest_norm + 0.5 * z.rest_norm * z.rest_norm)
+        rounding += 8 * lost * kappa / s * (length(sizes) * length(sizes))
     errors: dict[str, float] = {"final norm": float(grow(curved)), "rounding": float(grow(rounding + row.loose[0]))}
     for source, gain in row.errors:
         errors[source.site] = errors.get(source.site, 0.0) + float(source.rows(gain)[0])

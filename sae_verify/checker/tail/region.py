@@ -6,10 +6,12 @@ Theorem: region-cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from ..arithmetic import Array, gamma
+from ..errors import Rejected
 from .sizes import grow, length, lengths
 
 LEAST_ANGLE = 0.3
@@ -58,14 +60,14 @@ class Region:
     def frame(self) -> Frame | None:
         """A box times a ball that contains the region; None when the region is proven to be empty."""
         k, m = self.axes.shape
-        if m >= k:
-            raise ValueError(f"{m} axes in {k} dimensions")
+        if m > k:
+            raise Rejected(f"{m} axes in {k} dimensions")
         rest = np.linalg.qr(np.concatenate([self.axes, np.eye(k)], axis=1))[0][:, m:k] if m else np.eye(k)
         basis = np.concatenate([self.axes, rest], axis=1)
         # y = O t with t = O^-1 y, and O^-1 is nearly O^T.
         skew = float(grow(length(basis.T @ basis - np.eye(k)) + gamma(k) * length(basis) ** 2)) if m else 0.0
         if not skew < 0.1:
-            raise ValueError("axes are not orthonormal")
+            raise Rejected("the axes of a region are not orthonormal")
         reach = float(grow(self.radius * (1 + 2 * skew)))
         low = np.maximum(self.low - 4 * skew * self.radius, -reach)
         high = np.minimum(self.high + 4 * skew * self.radius, reach)
@@ -82,8 +84,8 @@ class Region:
     def cut(self, normal: Array, least: float) -> Region:
         """The part where normal.y >= least; `normal` (k,) of length near 1 becomes the first axis.
 
-        The other axes are turned to be orthogonal to it, and what they said of y is carried over by interval arithmetic;
-        those that would say little are dropped.
+        The other axes are turned to be orthogonal to it, and what they said of y is carried over by interval
+        arithmetic; those that would say little are dropped.
         """
         axes, low, high = [normal], [least], [self.radius * float(lengths(normal[None])[0])]
         for axis, floor, ceiling in zip(self.axes.T, self.low, self.high, strict=True):
@@ -113,7 +115,7 @@ class Region:
         """The parts between consecutive points of an axis, the outermost reaching to its ends."""
         ends = (float(self.low[axis]), *at, float(self.high[axis]))
         parts = []
-        for bottom, top in zip(ends[:-1], ends[1:], strict=True):
+        for bottom, top in pairwise(ends):
             low, high = self.low.copy(), self.high.copy()
             low[axis], high[axis] = bottom, top
             parts.append(Region(self.radius, self.axes, low, high))

@@ -56,7 +56,8 @@ class Relaxation:
         columns = self.basis @ frame.columns
         size = lengths(self.basis)
         reach = region.radius * 2
-        loose = self.start.rad + size * frame.slip + 8 * gamma(k) * size * reach + self.slip * reach
+        columns_size = length(frame.columns) * Domain(frame.box.shape[1]).reach
+        loose = self.start.rad + size * frame.slip + 8 * gamma(k) * size * (reach + columns_size) + self.slip * reach
         loose = loose + 2.0**-52 * (np.abs(self.start.mid) + size * reach)
         return Taylor(Domain(frame.box.shape[1]), centre, columns, np.zeros((d, k, k)), (), grow(loose))
 

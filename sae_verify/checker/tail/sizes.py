@@ -1,7 +1,7 @@
 """Upper bounds of norms of float64 arrays, in floats, never below the exact value.
 
-A size is a non-negative float. What is computed from sizes by additions, multiplications, divisions and roots is off by a
-relative rounding only, which `grow` covers; so every function here, and every formula that combines sizes, ends in it.
+A size is a non-negative float. What is computed from sizes by additions, multiplications, divisions and roots is off by
+a relative rounding only, which `grow` covers; so every function here, and every formula that combines them, ends in it.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def _frobenius(x: Array) -> float:
     return math.sqrt(float(flat @ flat)) * GROW + 2.0**-400
 
 
-SQUARINGS = 7
-"""Of a Gram matrix of order k: the bound exceeds the spectral norm by k^(1/256) at most."""
+SQUARINGS = 6
+"""Of a Gram matrix of order k: the bound exceeds the spectral norm by a factor k^(1/256) at most."""
 
 
 def spectral(x: Array) -> float:
     """The largest singular value of (n, k), from above.
 
-    ||X||^2 = ||G||, G = X X^T (or X^T X, whichever is smaller), and ||G|| <= ||G^p||_F^(1/p). G^p is made by squarings of
-    matrices of Frobenius norm 1, each of which is off by at most gamma_n in norm.
+    ||X||^2 = ||G||, G = X X^T (or X^T X, whichever is smaller), and ||G|| <= ||G^p||_F^(1/p). G^p is made by squarings
+    of matrices of Frobenius norm 1, each of which is off by at most gamma_n in norm.
     """
     if x.size == 0:
         return 0.0
@@ -88,14 +88,16 @@ def spectral(x: Array) -> float:
 
 
 def spectral_each(forms: Array) -> Array:
-    """The largest absolute eigenvalue of each symmetric matrix of (n, k, k), from above: ||A^4||_F^(1/4)."""
+    """The spectral norm of each symmetric matrix of (n, k, k), from above: ||A^4||_F^(1/4)."""
     count, order = forms.shape[:2]
     if forms.size == 0:
+        return np.zeros(count)
+    if not forms.any():
         return np.zeros(count)
     whole = lengths(forms)
     safe = np.where((whole > 0) & np.isfinite(whole), whole, 1.0)
     unit = forms / safe[:, None, None]
-    square = unit @ unit
+    square = unit @ unit.transpose(0, 2, 1)  # of norm ||A||^2, also if rounding made A a little asymmetric
     middle = np.maximum(lengths(square), TINY)
     fourth = square / middle[:, None, None]
     fourth = fourth @ fourth
@@ -107,14 +109,15 @@ def spectral_each(forms: Array) -> Array:
 def largest_eigenvalue(form: Array) -> float:
     """max(0, largest eigenvalue) of a symmetric (k, k), from above.
 
-    With floats Q near the eigenvectors, x = Q z gives x.Ax / x.x = z.Dz / z.Ez, D = Q^T A Q, E = Q^T Q; Gershgorin's discs
-    enclose D's form, and E's is at least 1 - ||E - I||_F.
+    With floats Q near the eigenvectors, x = Q z gives x.Ax / x.x = z.Dz / z.Ez, D = Q^T A Q, E = Q^T Q; Gershgorin's
+    discs enclose D's form, and E's is at least 1 - ||E - I||_F.
     """
     order = len(form)
     if order == 0:
         return 0.0
     if not np.isfinite(form).all():
         return np.inf
+    form = 0.5 * form + 0.5 * form.T  # rounding may have made it a little asymmetric; x.Ax is the same
     vectors = np.linalg.eigh(form)[1]
     lost = gamma(order)
     turned = vectors.T @ (form @ vectors)

@@ -1,4 +1,4 @@
-"""Weighted means under a softmax of scores that move: sum_j p'_j w_j with p'_j = p_j exp(c_j) / Z, Z = sum_j p_j exp(c_j).
+"""Weighted means under a softmax of scores that move: sum p'_j w_j, p'_j = p_j exp(c_j) / Z, Z = sum p_j exp(c_j).
 
 The scores are centred, sum p_j c_j = 0, so Z >= 1, and the weights too, sum p_j w_j = 0. With L = sum p w (c + c^2/2),
 
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..arithmetic import Array, gamma
+from ..arithmetic import Array, Ball, U, gamma
 from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths, spectral
@@ -22,6 +23,8 @@ from .taylor import Taylor
 
 PIECES = 24
 """Into which a score's range is cut to bound theta(c) / (c Z)."""
+MOVERS = (0, 1, 2)
+"""How many of the keys that move most are treated as such; the best choice counts."""
 MOST_SLIP = 0.01
 """Above it nothing is said: probabilities so small that they vanish in floats."""
 
@@ -61,14 +64,50 @@ class Softmax:
 
     @cached_property
     def partition(self) -> float:
-        """sup |1/Z - 1| given Z - 1 <= zeta = sum p (exp(c) - 1 - c)."""
+        """sup |1/Z - 1|."""
+        return self.shrinkage(np.zeros(len(self.pattern), dtype=bool))
+
+    def shrinkage(self, without: NDArray[np.bool_]) -> float:
+        """sup |x / (1 + x)| with x = sum p (exp(c) - 1 - c) over all keys but those of `without` (P,), and the slip."""
         if not self.slip < MOST_SLIP:
             return np.inf
-        s, domain = self.scores, self.scores.domain
-        psi = np.sqrt(self.pattern * _excess2(self.reach))
-        together = domain.matrix(psi[:, None] * s.jacobian) + length(psi * s.rest)
-        zeta = grow(0.5 * min(together**2, float(np.square(psi * self.reach).sum())))
+        s = self.scores
+        psi = np.where(without, 0.0, np.sqrt(self.pattern * _excess2(self.reach)))
+        apart = float(np.square(psi * self.reach).sum())
+        together = s.domain.matrix(psi[:, None] * s.jacobian) + length(psi * s.rest)
+        zeta = grow(0.5 * min(together * together, apart))
         return float(grow(zeta / (1 + zeta) * (1 + 2.0**-40) + 4 * self.slip))
+
+    @cached_property
+    def alone(self) -> tuple[Array, Array]:
+        """Of a key by itself, two bounds over |c| <= reach, each (P,).
+
+        With Z_j = 1 + p_j (exp(c) - 1 - c): |(exp(c) - 1) / Z_j - c - c^2/2| / |c|, and |exp(c) - 1| / (|c| Z_j).
+        """
+        if not self.slip < MOST_SLIP:
+            return np.full(len(self.pattern), np.inf), np.full(len(self.pattern), np.inf)
+        p = self.pattern[:, None]
+        ends = self.reach[:, None] * np.linspace(0.0, 1.0, 2 * PIECES + 1)  # (P, pieces + 1)
+        worst, steep = np.zeros(len(p)), np.zeros(len(p))
+        for sign in (1.0, -1.0):
+            ratio = _excess1(sign * ends)  # a ball of (exp(c) - 1) / c
+            z = 1.0 + p * 0.5 * ends**2 * (_excess2_low(ends) if sign > 0 else 0.0)
+            top = 1.0 + p * (0.5 * ends**2 * (_excess2(ends) if sign > 0 else 1.0))
+            if sign < 0:
+                z = 1.0 + p * np.maximum(0.5 * ends**2 - ends**3 / 6, ends - 1.0) * (1 - 2.0**-40)
+            # Both the ratio and Z rise with c > 0; the ratio falls and Z rises with -c > 0.
+            near, far = slice(None, -1), slice(1, None)
+            big, small = (far, near) if sign > 0 else (near, far)
+            highest = ratio.high[:, big] / np.maximum(z[:, near], 1.0)
+            lowest = ratio.low[:, small] / top[:, far]
+            line = 1.0 + sign * 0.5 * ends
+            over = highest - np.minimum(line[:, near], line[:, far])
+            under = np.maximum(line[:, near], line[:, far]) - lowest
+            worst = np.maximum(worst, np.maximum(over, under).max(axis=1))
+            steep = np.maximum(steep, highest.max(axis=1))
+        c = self.reach
+        simple = self.cubic + (1 + 0.5 * c) * self.pattern * 0.5 * c**2 * _excess2(c)
+        return grow(np.minimum(worst + 2.0**-40, simple)), grow(steep + 2.0**-40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +125,7 @@ class Mean:
     norm: float
 
 
-def mean(softmax: Softmax, weights: Array) -> Mean:
+def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> Mean:
     """The mean of `weights` (n, P), centred under the pattern up to rounding; without its value at the centre."""
     p, s, domain = softmax.pattern, softmax.scores, softmax.scores.domain
     reach, rest, linear = softmax.reach, s.rest, s.linear
@@ -95,25 +134,55 @@ def mean(softmax: Softmax, weights: Array) -> Mean:
     first = domain.matrix(response @ s.jacobian)
     root = np.sqrt(p)
     scaled = weights * root
-    third = signs_free(domain, scaled, (root * softmax.cubic)[:, None] * s.jacobian)
-    third += _least(shares, scaled, root, softmax.cubic * rest)
-    # ||L||, with c in full, and L at c minus L at its linear part.
-    half = signs_free(domain, scaled, (root * 0.5 * reach)[:, None] * s.jacobian)
-    whole = first + half + _least(shares, scaled, root, rest + 0.5 * reach * rest)
     shift = signs_free(domain, scaled, (root * rest)[:, None] * s.jacobian)
     shift += _least(shares, scaled, root, 0.5 * rest * rest)
     hull = float(lengths(weights.T).max(initial=0.0))
     offset = length(response.sum(axis=1)) + gamma(len(p)) * float(shares.sum())
-    partition = softmax.partition
-    # Beyond the range where the series helps, the mean is still one of the weights.
-    norm = grow(min(third + whole * partition, hull + whole) + shift + 2 * offset)
+    # Keys that can move much are compared with their own model first, which keeps the signs of theta and of 1/Z - 1.
+    order = np.argsort(-p * _excess2(reach) * reach**2)
+    best, box = np.inf, np.full(len(weights), np.inf)
     absolute = np.abs(response)
-    sure = absolute @ (softmax.cubic * reach) + partition * (
-        domain.rows(response @ s.jacobian) + absolute @ (rest + 0.5 * reach**2)
-    )
-    box = grow(sure + absolute @ (rest * (linear + 0.5 * rest)) + 2 * offset)
+    for count in movers:
+        chosen = np.zeros(len(p), dtype=bool)
+        chosen[order[:count]] = True
+        slope, linear_part = _coefficients(softmax, chosen), np.where(chosen, 0.0, response)
+        series = signs_free(domain, scaled, (root * slope)[:, None] * s.jacobian)
+        series += _least(shares, scaled, root, slope * rest)
+        free = np.where(chosen, 0.0, 1.0)
+        half = signs_free(domain, scaled, (free * root * 0.5 * reach)[:, None] * s.jacobian)
+        whole = domain.matrix(linear_part @ s.jacobian) + half
+        whole += _least(shares, scaled, root, free * (rest + 0.5 * reach * rest))
+        best = min(best, float(grow(series + whole * softmax.partition)))
+        sure = absolute @ (slope * reach) + softmax.partition * (
+            domain.rows(linear_part @ s.jacobian) + absolute @ (free * (rest + 0.5 * reach**2))
+        )
+        box = np.minimum(box, grow(sure))
+    half = signs_free(domain, scaled, (root * 0.5 * reach)[:, None] * s.jacobian)
+    model = first + half + _least(shares, scaled, root, rest + 0.5 * reach * rest)
+    # Beyond the range where the series helps, the mean is still one of the weights.
+    norm = grow(min(best, float(grow(hull + model))) + shift + 2 * offset)
+    box = grow(box + absolute @ (rest * (linear + 0.5 * rest)) + 2 * offset)
     second = np.tensordot(response, _squares_of(s.jacobian), 1)
     return Mean(response, second, box, float(norm))
+
+
+def _coefficients(softmax: Softmax, chosen: NDArray[np.bool_]) -> Array:
+    """Bounds of |x_j| / |c_j| for the parts sum p_j w_j x_j of the remainder, (P,).
+
+    A chosen key has exp(c) - 1 over its own Z_j, less its model, and what the other keys' part of Z changes in it; the
+    others have theta(c) / Z.
+    """
+    if not chosen.any():
+        return softmax.cubic
+    own, steep = softmax.alone
+    others = np.array([softmax.shrinkage(_only(j, len(chosen))) if c else 0.0 for j, c in enumerate(chosen)])
+    return grow(np.where(chosen, own + steep * others, softmax.cubic))
+
+
+def _only(index: int, count: int) -> NDArray[np.bool_]:
+    mask = np.zeros(count, dtype=bool)
+    mask[index] = True
+    return mask
 
 
 def _squares_of(jacobian: Array) -> Array:
@@ -156,6 +225,21 @@ def _series(c: Array, first: int, scale: float) -> Array:
     for k in range(first + SERIES - 1, first - 1, -1):
         total = total * c + scale / factorials[k]
     return grow(total + 2.0**-70)
+
+
+def _excess1(c: Array) -> Ball:
+    """(exp(c) - 1) / c, which is positive and rises with c: a ball."""
+    small = np.clip(c, -1.0, 1.0)
+    total = np.zeros_like(c)
+    factorials = np.cumprod(np.concatenate([[1.0], np.arange(1.0, SERIES + 1)]))
+    for k in range(SERIES, 0, -1):
+        total = total * small + 1.0 / factorials[k]
+    large = np.where(np.abs(c) > 1.0, c, 2.0)
+    raised = exp(large)
+    direct = (raised.mid - 1.0) / large
+    error = (raised.rad + 4 * U * (raised.mid + 1.0)) / np.abs(large)
+    near = np.abs(c) <= 1.0
+    return Ball(np.where(near, total, direct), grow(np.where(near, 2.0**-45, error)))
 
 
 def _excess3(c: Array) -> Array:

@@ -2,11 +2,12 @@
 
 A model of a vector z over a domain of y says: for every y there are errors e_s and f with
 
-    z(y) = c + J y + (y . H_i y / 2)_i + sum_s G_s e_s + f,    |e_s| <= box_s entry by entry, ||e_s||_2 <= norm_s, |f| <= loose,
+    z(y) = c + J y + (y . H_i y / 2)_i + sum_s G_s e_s + f,
 
-where the sources e_s are shared: the same e_s stands in every model that descends from the site where it arose, so later
-linear maps act on it as they do on y, and errors cancel as the exact ones would. Every array is a float that is taken as
-exact; what rounding costs when one model is made from another is added to `loose`.
+|e_s| <= box_s entry by entry, ||e_s||_2 <= norm_s, |f| <= loose. The sources e_s are shared: the same e_s stands in
+every model that descends from the site where it arose, so later linear maps act on it as they do on y, and errors
+cancel as the exact ones would. Every array is a float that is taken as exact; what rounding costs when one model is
+made from another is added to `loose`.
 
 Theorem: adjoint-identity.
 """
@@ -121,7 +122,7 @@ class Taylor:
         return replace(self, centre=np.zeros(self.width))
 
     def mapped(self, weight: Array, bias: Array | None = None, row_error: Array | None = None) -> Taylor:
-        """The model of W z + b, W (r, n). `row_error` (r,): the l2 length by which the rows of the exact W may differ."""
+        """The model of W z + b, W (r, n); the rows of the exact W may differ by `row_error` (r,) in l2 length."""
         n, k = self.jacobian.shape
         carried = np.minimum(np.abs(weight) @ self.loose, lengths(weight) * length(self.loose))
         rounding = 4 * gamma(n) * (np.abs(weight) @ self.parts) + n * TINY

@@ -1,0 +1,109 @@
+"""A sharper remainder of a softmax mean: the domain is cut into slabs, and each has a model of its own to compare with.
+
+Over a slab around s u, u a direction of the ball, the scores are b + c' with b = J u s; the pattern there is p_j exp(b_j),
+normalised, and the mean has its own value A, response R' and remainder. Its distance from the model at the centre,
+sum R_j (c_j + l_j^2 / 2) with R = p w, is
+
+    A - R (b + b^2 / 2) + (R' - R - R b) l' + (R' - R) (rest) + (R' (l' - n)^2 - R l'^2) / 2 + its remainder,
+
+where l' is the linear part of c' and n its mean under the pattern there.
+
+Theorem: attention-remainder.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arithmetic import U, Array, gamma
+from .domain import Domain
+from .elementary import exp
+from .sizes import grow, length, lengths
+from .softmax import Softmax, mean, signs_free
+from .taylor import Taylor
+
+SLABS = 6
+"""Into which the ball is cut."""
+WORTHWHILE = 0.03
+"""Of |1/Z - 1|: below it the model at the centre is good enough."""
+
+
+def sharper(softmax: Softmax, weights: Array, norm: float) -> float:
+    """A bound of the norm of the remainder of `mean(softmax, weights)`; `norm` is the one to improve upon."""
+    scores, p = softmax.scores, softmax.pattern
+    m = scores.domain.box
+    if not (softmax.partition > WORTHWHILE and np.isfinite(norm)) or scores.jacobian.shape[1] <= m + 1:
+        return norm
+    size = lengths(weights.T)
+    leading = np.sqrt(p * size * softmax.cubic)[:, None] * scores.jacobian[:, m:]
+    if not np.isfinite(leading).all():
+        return norm
+    along = np.linalg.svd(leading, full_matrices=False)[2][0]
+    along = along / np.linalg.norm(along)
+    worst = 0.0
+    ends = np.linspace(-1.0, 1.0, SLABS + 1)
+    for low, high in zip(ends[:-1], ends[1:], strict=True):
+        worst = max(worst, _slab(softmax, weights, along, float(low), float(high)))
+        if worst >= norm:
+            return norm
+    return worst
+
+
+def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> float:
+    """The distance over the part of the ball where low <= along . y <= high."""
+    scores, p = softmax.scores, softmax.pattern
+    m, (count, k) = scores.domain.box, scores.jacobian.shape
+    middle, half = 0.5 * (low + high), 0.5 * (high - low) * (1 + 2.0**-30)
+    inner = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
+    radius = float(grow(np.sqrt(1.0 - inner * inner + 2.0**-30)))
+    ball = scores.jacobian[:, m:]
+    ahead = ball @ along
+    across = ball - np.outer(ahead, along)
+    moved = np.concatenate([scores.jacobian[:, :m], half * ahead[:, None], radius * across], axis=1)  # (P, k + 1)
+    base = middle * ahead
+    # What floats lose in the scores: `along` is of length 1 up to rounding only.
+    lost = 16 * gamma(k) * lengths(scores.jacobian) * scores.domain.reach
+    rest = grow(scores.rest + lost)
+    there = _pattern(softmax, base, moved, rest, Domain(m + 1))
+    own = weights @ there.pattern
+    apart = weights - own[:, None]
+    response, here = apart * there.pattern, weights * p
+    change = response - here
+    domain = there.scores.domain
+    shift = here * base
+    constant = length(own - here @ base - 0.5 * shift @ base)
+    first = domain.matrix((change - shift) @ moved)
+    reach = grow(domain.rows(moved) + rest)
+    # R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n), since R and R' sum to 0.
+    drift = domain.row(there.pattern @ moved)
+    centred = there.scores.jacobian
+    second = min(
+        signs_free(domain, change, (0.5 * reach)[:, None] * moved) + drift * domain.matrix(response @ moved),
+        signs_free(domain, change, (0.5 * there.reach)[:, None] * centred) + drift * domain.matrix(here @ centred),
+    )
+    absolute = lengths(change.T)
+    remainder = mean(there, apart, movers=(0, 1)).norm
+    # rest: linear in it, and its part of l'^2 / 2 at the slab; there it is compared with the model at its own centre.
+    slack = float((absolute * rest).sum() + (lengths(shift.T) * rest).sum() + (absolute * rest * reach).sum())
+    sizes = lengths(weights.T) * (np.abs(p) + there.pattern) * (1 + np.abs(base) + reach) ** 2
+    rounding = 32 * gamma(count + k) * float(sizes.sum()) + 4 * U * length(own)
+    return float(grow(constant + first + second + remainder + slack + rounding))
+
+
+def _pattern(softmax: Softmax, base: Array, moved: Array, rest: Array, domain: Domain) -> Softmax:
+    """The softmax whose centre has the scores moved by `base`, and what moves around it."""
+    count = len(base)
+    raised = exp(base - base.max())
+    total = softmax.pattern * raised.mid
+    pattern = total / total.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = 2 * (raised.rad / raised.mid + 16 * U + 4 * U * np.abs(base) + gamma(count))
+    off = np.where(np.isfinite(off), off, np.inf)
+    centring = np.eye(count) - pattern
+    loose = rest + float(pattern @ rest) + 2 * off + 2 * float(pattern @ off)
+    loose = loose + 8 * gamma(count) * (lengths(moved) + float(pattern @ lengths(moved))) * domain.reach
+    k = moved.shape[1]
+    scores = Taylor(domain, np.zeros(count), centring @ moved, np.zeros((count, k, k)), (), grow(loose))
+    reach = float(domain.rows(moved).max()) + float(rest.max())
+    slip = (abs(float(pattern.sum()) - 1.0) + gamma(count)) * (1 + reach) + 4 * float(pattern @ off) + softmax.slip
+    return Softmax(pattern, scores, float(grow(slip)))
