@@ -15,6 +15,7 @@ import numpy as np
 from sae_verify import checker
 from sae_verify.attacks import Pgd, Replay, attack, replay, smallest_radius
 from sae_verify.bounds import METHODS, Bound, Method, ThroughBlocks
+from sae_verify.bounds.diagnosis import diagnose
 from sae_verify.certificates import Weights, Witness, certificate, locate_weights, open_problem, write_certificate
 from sae_verify.errors import CertificateRejectedError, InputError, SoundnessError, UnsupportedError
 from sae_verify.geometry.held_cell import Array
@@ -85,6 +86,8 @@ def certify(
 
     """
     settings = settings or Pgd()
+    if effort < 1:
+        raise InputError(f"effort is {effort!r}", rule="effort counts passes, at least 1", remedy="give a larger one")
     if out is not None:
         _check_directory(Path(out))
     try:
@@ -100,7 +103,7 @@ def certify(
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(out) if out is not None else Path(scratch)
         for one in found:
-            yield _conclude(problem, one, weights, directory, keep=out is not None)
+            yield _conclude(problem, one, weights, directory, effort, keep=out is not None)
 
 
 def _check_directory(out: Path) -> None:
@@ -159,7 +162,9 @@ def search(
     witnesses = [_replayed(batch, delta) for delta in (worst.delta, shortest)]
     bounds = []
     for i, instance in enumerate(batch.instances):
-        progress(f"bounds, prompt {i + 1} of {count}", 0.35 + 0.6 * i / count)
+        reached = _certified_radius(cheap[i], instance.tau)
+        known = f"{reached / instance.norm_h:.3g} to {lengths[i] / instance.norm_h:.3g} ‖h‖"
+        progress(f"bounds, prompt {i + 1} of {count}, breaks at {known}", 0.35 + 0.6 * i / count)
         bounds.append((*cheap[i], *deep(instance, float(lengths[i]))))
     seconds = (time.perf_counter() - start) / count
     for instance, value, found in zip(batch.instances, worst.value, bounds, strict=True):
@@ -227,7 +232,7 @@ def _replayed(batch: Batch, delta: Array) -> tuple[tuple[Array, Replay], ...]:
     return tuple(found)
 
 
-def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path, *, keep: bool) -> Result:
+def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path, effort: int, *, keep: bool) -> Result:
     """Write the evidence, re-read it through the checker, and build the verdict from what it accepts."""
     start = time.perf_counter()
     instance = found.instance
@@ -247,7 +252,7 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
     elif report.verdict in ("refuted", "refuted by replay") and inside:
         verdict = Refuted(report, max(inside, key=lambda r: r.value))
     else:
-        verdict = Undecided(_why(instance, report, good))
+        verdict = Undecided(_why(problem, instance, weights, report, effort, replayed=bool(good)))
     # In exact reals where the checker can evaluate the tail, otherwise as the real model ran.
     reached = [w.replay if w.readout is None else w.readout for w in report.witnesses if w.within]
     broken = [
@@ -284,10 +289,27 @@ def _written(
         return None
 
 
-def _why(instance: Instance, report: checker.Report, good: list[tuple[Array, Replay]]) -> str:
-    if not good:
+def _why(
+    problem: Problem, instance: Instance, weights: Weights, report: checker.Report, effort: int, *, replayed: bool
+) -> str:
+    """Why neither side was proved; through blocks also what loses most, and what would help."""
+    if not replayed:
         return "the attack's perturbations did not keep the held features in the run's own dtype"
-    return f"the bound {report.upper:.6g} exceeds the claim and no admissible perturbation was found that breaks it"
+    reason = f"the bound {report.upper:.6g} exceeds the claim and no admissible perturbation was found that breaks it"
+    if instance.blocks_after == 0:
+        return reason
+    blocks = f"{instance.blocks_after} blocks follow the hook"
+    try:
+        setting = open_problem(problem, instance, weights)
+        member = instance.members(1)[0]
+        found = diagnose(setting.relaxation, setting.functional(member), instance.radius, instance.tau)
+    except checker.Rejected as missing:
+        return f"{reason}; {blocks}, and the checker does not enclose them: {missing}"
+    radius = report.certified_radius
+    proved = f", and the claim is proved up to {radius / instance.norm_h:.4g} ‖h‖" if radius else ""
+    if found is None:
+        return f"{reason}; {blocks}{proved}"
+    return f"{reason}; {blocks}{proved}: {found}. What would help (effort was {effort}): {found.advice()}"
 
 
 def _text(problem: Problem, instance: Instance) -> str:

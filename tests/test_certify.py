@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 import sae_verify as sv
 from sae_verify import checker
 from sae_verify.attacks import Replay
+from sae_verify.bounds.diagnosis import diagnose
+from sae_verify.certificates import locate_weights, open_problem
 from sae_verify.certificates.replay import replay_certificate
+from sae_verify.checker.files import digest_json
 from sae_verify.errors import InputError, SoundnessError
 from sae_verify.geometry.instance import prepare
 from sae_verify.pipeline import _sandwich, search
@@ -60,16 +65,46 @@ def test_last_layer_is_decided_exactly(case: str, tmp_path: Path) -> None:
             assert result.upper <= 0
 
 
-def test_early_layer_shows_the_attack_and_stays_honest(early: Problem, tmp_path: Path) -> None:
-    results = list(sv.certify(some(early, 3), out=tmp_path, settings=QUICK))
-    assert {r.verdict.name for r in results} <= {"refuted", "undecided"}
-    assert "refuted" in {r.verdict.name for r in results}
-    for result in results:
-        assert result.upper > 0  # only the cap
+def test_early_layer_is_bracketed_from_both_sides(early: Problem, tmp_path: Path) -> None:
+    """At the problem's radius the attack wins; a certified radius lies below the attacked one, and not far."""
+    for result in sv.certify(some(early, 2), out=tmp_path, settings=QUICK, effort=2):
+        assert result.verdict.name in ("refuted", "undecided")
+        assert result.lower <= result.upper
         assert result.certificate is not None
-        assert checker.check(result.certificate).verdict in ("refuted by replay", "undecided")
-        replayed = replay_certificate(result.certificate)
-        assert replayed.residual < 1e-5
+        report = checker.check(result.certificate)
+        assert report.verdict in ("refuted by replay", "undecided")
+        assert "through-blocks" in {bound.method for bound in report.bounds}
+        assert result.radius.certified == report.certified_radius
+        assert result.radius.certified is not None
+        assert result.radius.attacked is not None
+        assert 0.2 * result.radius.attacked < result.radius.certified < result.radius.attacked
+
+
+def test_early_layer_is_certified_within_the_certified_radius(early: Problem, tmp_path: Path) -> None:
+    threat = dataclasses.replace(early.threat, radius=0.005)
+    (result,) = sv.certify(some(early, 1, threat=threat), out=tmp_path, settings=QUICK, effort=1)
+    assert isinstance(result.verdict, Certified)
+    assert result.certificate is not None
+    replayed = replay_certificate(result.certificate)
+    assert replayed.residual < 1e-5
+    assert replayed.positions == len(json.loads(result.certificate.read_text())["problem"]["tokens"])
+
+
+def test_replay_notices_residuals_of_earlier_positions(early: Problem, tmp_path: Path) -> None:
+    """The checker cannot tell that a context is not the model's; the replay says where it is not."""
+    threat = dataclasses.replace(early.threat, radius=0.005)
+    (result,) = sv.certify(some(early, 1, threat=threat), out=tmp_path, settings=QUICK, effort=1)
+    assert result.certificate is not None
+    content = json.loads(result.certificate.read_text())
+    content["context"][2] = [1.01 * v for v in content["context"][2]]
+    identity = {key: content[key] for key in ("problem", "x", "context")}
+    weights = content["weights"]
+    identity |= {"sae": weights["sae"]["sha256"], "input_scale": weights["sae"]["input_scale"]}
+    content["digest"] = digest_json(identity | {"model": weights["model"]["sha256"]})
+    content["sha256"] = digest_json({key: value for key, value in content.items() if key != "sha256"})
+    result.certificate.write_text(json.dumps(content))
+    with pytest.raises(checker.Rejected, match="position 2 is not what the model computes"):
+        replay_certificate(result.certificate)
 
 
 def test_a_control_that_pins_everything_is_trivially_certified() -> None:
@@ -125,7 +160,7 @@ def test_one_token_against_all_others(last: Problem, early: Problem) -> None:
     for problem in (last, early):
         token = problem.readouts[0].positive  # type: ignore[union-attr]
         question = dataclasses.replace(problem, prompts=list(problem.prompts)[:1], readout=sv.TokenAgainstAll(token))
-        (result,) = sv.certify(question, settings=QUICK)
+        (result,) = sv.certify(question, settings=QUICK, effort=1)
         assert result.lower <= result.upper
         assert result.verdict.name != "unsupported"
 
@@ -175,10 +210,40 @@ def test_what_is_not_polyhedral_is_unsupported(last: Problem) -> None:
 
 
 def test_undecided_says_why(early: Problem) -> None:
-    threat = dataclasses.replace(early.threat, radius=1e-6)
-    (result,) = sv.certify(some(early, 1, threat=threat), settings=QUICK)
+    """Between the certified and the attacked radius: how far it is proved, what loses most there, what would help."""
+    second = dataclasses.replace(early, prompts=list(early.prompts)[1:2], readout=list(early.readouts)[1:2])
+    threat = dataclasses.replace(early.threat, radius=0.07)
+    (result,) = sv.certify(dataclasses.replace(second, threat=threat), settings=QUICK, effort=1)
     assert isinstance(result.verdict, Undecided)
-    assert "block" in result.verdict.reason
+    found = re.search(r"proved up to ([0-9.]+) ‖h‖.*the linear part takes ([0-9.]+)", result.verdict.reason)
+    assert found is not None, result.verdict.reason
+    assert 0 < float(found[1]) < 0.07
+    assert re.search(r"2 blocks follow the hook.*attention.*What would help \(effort was 1\)", result.verdict.reason)
+
+
+def test_a_diagnosis_adds_up_and_ranks(early: Problem) -> None:
+    """The bound proves the claim exactly where the linear part and all losses together stay below the margin."""
+    instance = prepare(some(early, 1)).instances[0]
+    setting = open_problem(early, instance, locate_weights(early))
+    proved = []
+    for radius in instance.norm_h * np.array([0.002, 0.005, 0.01, 0.02, 0.04]):
+        found = diagnose(setting.relaxation, setting.functional(None), radius, 0.0)
+        assert found is not None
+        sizes = [size for _, size in found.losses]
+        assert sizes == sorted(sizes, reverse=True)
+        frame = (region := setting.relaxation.ball(radius * found.fraction)).frame()
+        assert frame is not None
+        top = setting.relaxation.bound(region, frame, setting.functional(None), 0.0).top
+        assert (found.linear + found.lost <= 1) == (top <= 0)
+        proved.append(top <= 0)
+    assert True in proved
+    assert False in proved
+    assert diagnose(setting.relaxation, setting.functional(None), 0.1, -100.0) is None  # the claim fails at the centre
+
+
+def test_effort_is_at_least_one(early: Problem) -> None:
+    with pytest.raises(InputError, match="effort is 0"):
+        list(sv.certify(early, effort=0))
 
 
 def test_radius_zero(last: Problem) -> None:

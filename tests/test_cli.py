@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sae_verify.cli import main
+from sae_verify.pipeline import EFFORT
 
 CASES = Path(__file__).parent.parent / "examples" / "cases"
 CASE = CASES / "indirect_object"
@@ -176,6 +177,20 @@ def test_demo_runs_every_problem_below_a_directory(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "accepted 2 of 2 certificates" in result.stdout
     assert call("demo", "--cases", tmp_path / "empty").exit_code == 2
+
+
+def test_effort_is_an_option(tmp_path: Path) -> None:
+    problem = short(tmp_path, "problem_early.toml", **{"radius = 0.15": "radius = 0.001"})
+    text = problem.read_text()
+    problem.write_text("[[prompt]]".join(text.split("[[prompt]]")[:2]))
+    result = call("certify", problem, "--effort", 1, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["verdict"] == "certified"
+    assert call("certify", problem, "--effort", 0).exit_code == 2
+
+
+def test_help_says_what_the_default_effort_is() -> None:
+    assert f"default: {EFFORT}" in call("certify", "--help").stdout.replace("\n", " ")
 
 
 def test_help_names_every_command() -> None:

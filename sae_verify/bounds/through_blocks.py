@@ -35,6 +35,9 @@ FIRST = 0.9
 """Radius tried first, in units of the shortest known recovery."""
 CLOSE = 0.03
 """Relative gap of the bracket of radii at which the search stops."""
+MARGIN = 1e-9
+"""Relative to the value at the centre: how far below zero a region's bound must be, so that it is on other machines."""
+MOST_RADII = 6
 SHORTER = 0.7
 """Factor to the next radius while nothing is proved."""
 LARGEST = 4.0
@@ -63,16 +66,19 @@ class ThroughBlocks:
         relaxation: of this prompt's tail. functional: the readout, by the member of its family.
         effort: passes through the blocks for the bound at a radius, and for each radius that is tried.
         ceiling: radius at which the claim is known to break, or infinity: no proof is sought from there on.
-        radii: that are tried at most.
     """
 
     relaxation: Relaxation
     functional: Callable[[int | None], Functional]
     effort: int = 12
     ceiling: float = np.inf
-    radii: int = 6
 
     name = "through-blocks"
+
+    @property
+    def radii(self) -> int:
+        """Radii that are tried at most."""
+        return min(MOST_RADII, 2 + self.effort // 2)
 
     def applies(self, instance: Instance) -> bool:
         """When there are blocks, and a direction to move in."""
@@ -176,12 +182,12 @@ def _prove(
         if not budget.take():
             return None
         bound = relaxation.bound(region, frame, functional, tau)
-        if bound.top <= 0:
+        if bound.top <= -MARGIN * abs(bound.value):
             node = Done()
             break
         if bound.value > 0:
             return None  # the claim is broken, or nearly so, at the centre
-        kept = _cut(region, frame, bound)
+        kept = _cut(relaxation, region, frame, bound)
         if kept is None:
             node = _split(relaxation, functional, region, frame, tau, budget, depth)
             if node is None:
@@ -205,8 +211,8 @@ def _prove(
     return node
 
 
-def _cut(region: Region, frame: Frame, bound: Affine) -> tuple[Array, Region | None] | None:
-    """The cut along the gradient, and what it leaves; None when the bound is infinite."""
+def _cut(relaxation: Relaxation, region: Region, frame: Frame, bound: Affine) -> tuple[Array, Region | None] | None:
+    """The cut along the gradient, its normal in R^d, and what it leaves; None when the bound is infinite."""
     if not np.isfinite(bound.constant):
         return None
     lengths = np.linalg.norm(frame.columns, axis=0)
@@ -215,9 +221,9 @@ def _cut(region: Region, frame: Frame, bound: Affine) -> tuple[Array, Region | N
     size = float(np.linalg.norm(normal))
     if not size > 0:
         return None
-    normal = normal / size
+    normal = relaxation.basis @ (normal / size)
     try:
-        return normal, beyond(region, frame, bound, normal)
+        return normal, beyond(region, frame, bound, relaxation.free(normal))
     except Rejected:
         return None
 
@@ -232,7 +238,7 @@ def _split(
     depth: int,
 ) -> Node | None:
     """Split along the direction in which the first attention's scores move most, and prove each part."""
-    if depth == 0 or budget.passes < 2:
+    if depth == 0 or budget.passes < 2 or frame.box.shape[1] + 2 > relaxation.width:
         return None
     rows = _moving_scores(relaxation, region, frame)
     m = frame.box.shape[1]
@@ -250,10 +256,10 @@ def _split(
         normal = frame.ball @ right[0]
         normal = normal - region.axes @ (region.axes.T @ normal)
         reach = float(np.linalg.norm(frame.ball[:, 0]))
-        normal = normal / np.linalg.norm(normal)
+        normal = relaxation.basis @ (normal / np.linalg.norm(normal))
         at = (-MIDDLE * reach, MIDDLE * reach)
         axis = None
-        parts = region.with_axis(normal).split(region.axes.shape[1], at)
+        parts = region.with_axis(relaxation.free(normal)).split(region.axes.shape[1], at)
     nodes = []
     for part in parts:
         node = _prove(relaxation, functional, part, tau, budget, depth - 1)

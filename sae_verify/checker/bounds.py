@@ -91,7 +91,7 @@ def _through_blocks(setting: Setting, step: BoundStep) -> None:
     if setting.blocks_after == 0 or step.radius is None:
         raise Rejected("a bound through blocks needs blocks after the hook, and a radius")
     relaxation = setting.relaxation
-    root = read_node(step.regions, "regions", relaxation.width, [MAX_NODES])
+    root = read_node(step.regions, "regions", len(relaxation.basis), [MAX_NODES])
     verify(relaxation, setting.functional(step.against), step.radius, step.value, root)
 
 

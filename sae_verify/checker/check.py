@@ -67,8 +67,9 @@ class Report:
 
 
 ASSUMPTIONS = (
-    "the recorded residual x is what this model computes at the hook for these tokens (recomputed by `check --replay`)",
-    "the model runs its tail as written; what float32 or bf16 adds is not part of the claim",
+    "the recorded residuals (of the last position and, through blocks, of all earlier ones) are what this model "
+    "computes at the hook for these tokens (recomputed by `check --replay`)",
+    "the model runs its tail as written, rotary angles being exact; what float32 or bf16 adds is not part of the claim",
     "IEEE 754 double precision, and SHA-256",
 )
 """What an accepted certificate still rests on."""

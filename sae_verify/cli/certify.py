@@ -32,13 +32,17 @@ def _print(results: list[Any], title: str, *, as_json: bool) -> None:
         console.print(report.table(title, results, wide=console.width >= 130))
 
 
-def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
-    from sae_verify.pipeline import certify
+DEMO_EFFORT = 4
+"""Of the demo: enough to show certified radii, and few minutes in all."""
+
+
+def _certify(path: Path, out: Path | None, effort: int | None) -> tuple[str, list[Any]]:
+    from sae_verify.pipeline import EFFORT, certify
     from sae_verify.problem_file import load_problem
 
     with bar(f"{path.parent.name}/{path.stem}") as progress:
         problem = load_problem(path)
-        results = list(certify(problem, out=out, progress=progress))
+        results = list(certify(problem, out=out, effort=EFFORT if effort is None else effort, progress=progress))
     threat = problem.threat
     unit = {"absolute": "", "h": " ‖h‖", "e": " ‖e‖"}[threat.relative_to]
     claim = f"claim: readout <= {problem.claim.tau:g}"
@@ -49,8 +53,13 @@ def _certify(path: Path, out: Path | None) -> tuple[str, list[Any]]:
 @main.command()
 @click.argument("problem", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the certificates.")
+@click.option(
+    "--effort",
+    type=click.IntRange(min=1),
+    help="Passes through the blocks for each bound and radius tried (default: 12); more is slower and tighter.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
-def certify(problem: Path, out: Path | None, *, as_json: bool) -> None:
+def certify(problem: Path, out: Path | None, effort: int | None, *, as_json: bool) -> None:
     """Decide every prompt of PROBLEM (a problem.toml): bounds, attacks, replay, evidence, verdict.
 
     \b
@@ -74,7 +83,7 @@ def certify(problem: Path, out: Path | None, *, as_json: bool) -> None:
                  readout    { kind = "logit-difference", positive, negative }
                             or { kind = "token-against-all", token }
     """  # noqa: D301 - click keeps the lines of a paragraph that starts with a backspace
-    title, results = _certify(problem, out)
+    title, results = _certify(problem, out, effort)
     _print(results, title, as_json=as_json)
     sys.exit(_worst(result.verdict.name for result in results))
 
@@ -131,8 +140,15 @@ def attack(problem: Path, *, as_json: bool) -> None:
 @main.command()
 @click.option("--cases", type=click.Path(path_type=Path), help="Directory of bundled cases (default: examples/cases).")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
+@click.option(
+    "--effort",
+    type=click.IntRange(min=1),
+    default=DEMO_EFFORT,
+    show_default=True,
+    help="Passes through the blocks for each bound and radius tried.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
-def demo(cases: Path | None, out: Path, *, as_json: bool) -> None:
+def demo(cases: Path | None, out: Path, effort: int, *, as_json: bool) -> None:
     """Run the main job on the bundled cases: certify, attack, replay, write certificates, check them again."""
     from sae_verify import checker
 
@@ -144,7 +160,7 @@ def demo(cases: Path | None, out: Path, *, as_json: bool) -> None:
     counts: dict[str, int] = {}
     written: list[Path] = []
     for path in problems:
-        title, results = _certify(path, out)
+        title, results = _certify(path, out, effort)
         _print(results, title, as_json=as_json)
         for result in results:
             counts[result.verdict.name] = counts.get(result.verdict.name, 0) + 1

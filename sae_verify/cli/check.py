@@ -19,10 +19,12 @@ from sae_verify.cli.group import main
     "--model", type=click.Path(exists=True, path_type=Path), help="The model's directory (default: as recorded)."
 )
 @click.option(
-    "--replay", "again", is_flag=True, help="Also recompute residual and witnesses on the real model (needs torch)."
+    "--replay", "again", is_flag=True, help="Also recompute residuals and witnesses on the real model (needs torch)."
 )
 @click.option(
-    "--verified", is_flag=True, help="Also decide linear worst cases of statement files by the checker proved in Coq."
+    "--verified",
+    is_flag=True,
+    help="Also decide linear worst cases and quadratic bounds of statement files by the checker proved in Coq.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a certificate.")
 def check(

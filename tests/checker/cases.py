@@ -92,7 +92,11 @@ RECIPES = {
     "jumprelu-scaled-both": Recipe("gpt2", "jumprelu", ErrorBall(0.3, held="code", at="both"), -1.5, scale=1.9),
     "relu-elsewhere": Recipe("gpt2", "relu", ErrorBall(0.2), -2.0, clamp=Clamp.set({1: 1.0}, positions=[0]), m=12),
     "topk-undecided": Recipe("llama", "topk", ErrorBall(0.5, held="defended"), 3.68),
+    "gpt2-through-a-block": Recipe("gpt2", "jumprelu", ErrorBall(0.05, held="defended"), -1.51, layers=2),
+    "gemma2-through-a-block": Recipe("gemma2", "topk", ErrorBall(0.03, held="defended"), -0.93, layers=2),
 }
+DEEP = ("jumprelu-blocks-after", "gpt2-through-a-block", "gemma2-through-a-block")
+"""Blocks follow the hook: there is a context, and a tree of regions."""
 FAST = tuple(RECIPES)[:7]
 
 
@@ -153,6 +157,7 @@ def stamped(content: dict[str, Any]) -> dict[str, Any]:
         identity = {
             "problem": content["problem"],
             "x": content["x"],
+            "context": content["context"],
             "sae": weights["sae"]["sha256"],
             "input_scale": weights["sae"]["input_scale"],
             "model": weights["model"]["sha256"],
@@ -247,6 +252,10 @@ def _together(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for factor in (-1.0, 0.5, 0.999, 1.001, 2.0, 1e6):
             grown = {**witness, "delta": [factor * v for v in witness["delta"]]}
             yield f"witnesses.{i} times {factor}", _with(content, ("witnesses", i), grown)
+    for i, step in enumerate(content["bounds"]):
+        if step["regions"] is not None:
+            yield from ((f"bounds.{i}: {n}", _with(content, ("bounds", i), s)) for n, s in _through_blocks(step))
+    yield from ((f"context {n}", {**content, "context": rows}) for n, rows in _contexts(content["context"]))
     problem = content["problem"]
     for held in ("free", "preactivations", "defended", "code", "unreachable"):
         for at in ("x", "h", "both"):
@@ -259,6 +268,72 @@ def _together(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if content["witnesses"]:
         yield "two identical witnesses", {**content, "witnesses": content["witnesses"] * 2}
     yield "no evidence", {**content, "bounds": [], "witnesses": []}
+
+
+def _through_blocks(step: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A step with another tree, radius or value."""
+    for factor in (0.5, 1.001, 1.1, 1.5, 3.0, 10.0):
+        yield f"radius times {factor}", {**step, "radius": step["radius"] * factor}
+    for change in (-1e-3, -0.1, -1.0, 0.1):
+        yield f"value {change:+}", {**step, "value": step["value"] + change}
+    for name, tree in _trees(step["regions"], step["radius"]):
+        yield name, {**step, "regions": tree}
+        yield f"{name}, longer", {**step, "regions": tree, "radius": 1.1 * step["radius"]}
+
+
+def _trees(root: Any, radius: float) -> Iterator[tuple[str, Any]]:
+    """The same tree with branches cut off, directions turned, and regions split."""
+    cuts: list[list[float]] = []
+    node = root
+    while isinstance(node, dict) and "cut" in node:
+        cuts, node = [*cuts, node["cut"]], node["then"]
+
+    def chain(normals: list[list[float]], end: Any = "done") -> Any:
+        for normal in reversed(normals):
+            end = {"cut": normal, "then": end}
+        return end
+
+    for i, normal in enumerate(cuts):
+        before, after = cuts[:i], cuts[i + 1 :]
+        yield f"cut off at {i}", chain(before)
+        yield f"cut {i} left out", chain([*before, *after], node)
+        for name, other in (
+            ("negated", [-v for v in normal]),
+            ("turned", [*normal[1:], normal[0]]),
+            ("one entry negated", [-normal[0], *normal[1:]]),
+            ("repeated", normal),
+        ):
+            yield f"cut {i} {name}", chain([*before, *([normal] if name == "repeated" else []), other, *after], node)
+    yield "cuts reversed", chain(cuts[::-1], node)
+    width = len(cuts[0]) if cuts else 3
+    unit = [1.0] + [0.0] * (width - 1)
+    for normal in (unit, *cuts[:1]):
+        for at in ([0.0], [-0.3 * radius, 0.3 * radius], [2.0 * radius]):
+            for last in (root, "done"):
+                parts = [root] * len(at) + [last]
+                yield f"split at {at}", {"axis": None, "normal": normal, "at": at, "parts": parts}
+    halves = {"axis": 0, "normal": None, "at": [0.0], "parts": [root, root]}
+    yield "split along no axis", halves
+    yield "split twice", {"axis": None, "normal": unit, "at": [0.5 * radius], "parts": [halves, halves]}
+    yield "a part is missing", {"axis": None, "normal": unit, "at": [0.0], "parts": [root]}
+    yield "points out of order", {"axis": None, "normal": unit, "at": [0.1, -0.1], "parts": [root] * 3}
+
+
+def _contexts(rows: list[list[float]]) -> Iterator[tuple[str, list[list[float]]]]:
+    """Other residuals of the earlier positions."""
+    for i, row in enumerate(rows):
+        for name, other in (
+            ("zero", [0.0] * len(row)),
+            ("negated", [-v for v in row]),
+            ("moved a little", [row[0] + 1e-6, *row[1:]]),
+            ("moved", [row[0] + 1.0, *row[1:]]),
+            ("longer", [3.0 * v for v in row]),
+        ):
+            yield f"{i} {name}", [*rows[:i], other, *rows[i + 1 :]]
+    if len(rows) > 1:
+        yield "reversed", rows[::-1]
+        yield "without the first", rows[1:]
+        yield "with one more", [*rows, rows[0]]
 
 
 def _get(value: Any, path: tuple[Any, ...]) -> Any:
@@ -308,8 +383,8 @@ def judge(case: Case, content: dict[str, Any], report: Report) -> None:
 def semantic(content: Any) -> str:
     """What an accepted content claims, without what is for readers only."""
     problem = {k: v for k, v in content["problem"].items() if k != "text"}
-    witnesses = [step["delta"] for step in content["witnesses"]]
-    return json.dumps([problem, content["x"], content["bounds"], witnesses, content["weights"]["sae"]["input_scale"]])
+    witnesses, scale = [step["delta"] for step in content["witnesses"]], content["weights"]["sae"]["input_scale"]
+    return json.dumps([problem, content["x"], content["context"], content["bounds"], witnesses, scale])
 
 
 def accepted(case: Case, content: dict[str, Any], directory: Path) -> Report | None:

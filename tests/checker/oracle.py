@@ -3,12 +3,13 @@
 Two judges. `evidence_holds` evaluates a bound's evidence in 60 digits, so that an acceptance that rests on rounding is
 found. `attack` looks for an admissible perturbation that breaks the claim, so that wrong algebra is found; it knows the
 encoder, and the theorems only as far as the outer cell. `kept` asks the encoder itself whether a perturbation moves
-anything that is held.
+anything that is held. A tree of regions has only the second judge: the tail through its blocks in float64.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,8 +17,11 @@ from typing import Any
 
 import mpmath
 import numpy as np
+import torch
 from safetensors.numpy import load_file
 from scipy.optimize import minimize
+
+from .oracle_tail import OracleTail, oracle_tail
 
 mpmath.mp.dps = 60
 SAME = mpmath.mpf(10) ** -40
@@ -74,11 +78,12 @@ class Claim:
     content: dict[str, Any]
     sae: dict[str, Any]
     model: dict[str, Any]
+    tail: OracleTail
 
     @classmethod
     def of(cls, content: dict[str, Any], sae: Path, model: Path) -> Claim:
         """Read the weights; nothing derived is taken from the certificate."""
-        return cls(content, sae_of(sae), model_of(model))
+        return cls(content, sae_of(sae), model_of(model), oracle_tail(model))
 
     @property
     def problem(self) -> dict[str, Any]:
@@ -152,10 +157,21 @@ class Claim:
 
     @cached_property
     def h(self) -> np.ndarray:
-        clamp, n = self.problem["clamp"], len(self.problem["tokens"])
-        if clamp["positions"] not in ("all", "last") and n - 1 not in clamp["positions"]:
-            return self.x
-        z = self.encode(self.x)
+        return self.defended_at(self.x, len(self.problem["tokens"]) - 1)
+
+    @cached_property
+    def earlier(self) -> np.ndarray:
+        """Defended states of the earlier positions, (T - 1, d)."""
+        rows = [self.defended_at(exact(row), i) for i, row in enumerate(self.content["context"])]
+        return np.array(rows, dtype=object).reshape(-1, len(self.x))
+
+    def defended_at(self, y: np.ndarray, position: int) -> np.ndarray:
+        """A residual with the clamp applied, if it acts at this position."""
+        clamp, last = self.problem["clamp"], len(self.problem["tokens"]) - 1
+        where = clamp["positions"]
+        if not (where == "all" or (position == last if where == "last" else position in where)):
+            return y
+        z = self.encode(y)
         new = z.copy()
         for j, value in zip(clamp["features"], clamp["values"], strict=True):
             v = mpf(value)
@@ -168,7 +184,7 @@ class Claim:
                 new[j] = v
         if clamp["kind"] == "drop-error":
             return self.decode(new)
-        return self.x + (((new - z) / self.norms) @ self.sae["W_dec"]) / self.scale
+        return y + (((new - z) / self.norms) @ self.sae["W_dec"]) / self.scale
 
     @cached_property
     def radius(self) -> Any:
@@ -196,6 +212,16 @@ class Claim:
         w, constant = self.functional(against)
         z = self.centre(self.h + delta)
         return sum(w * z, mpf(0)) / mpmath.sqrt(sum(z * z, mpf(0)) + self.d_epsilon) + constant
+
+    @property
+    def first_after(self) -> int:
+        """The first block after the hook."""
+        _, layer, site = self.problem["hook"].split(".")
+        return int(layer) + (site == "hook_resid_post")
+
+    @property
+    def blocks_after(self) -> int:
+        return self.model["blocks"] - self.first_after
 
     @property
     def members(self) -> list[int | None]:
@@ -267,7 +293,9 @@ def evidence_holds(claim: Claim, step: dict[str, Any]) -> bool:
     value = mpf(step["value"])
     if step["method"] == "cap":
         return length(w) + constant <= value
-    if claim.model["blocks"] != _first_after(claim):
+    if step["method"] == "through-blocks":
+        return claim.blocks_after > 0 and step["radius"] is not None
+    if claim.blocks_after != 0:
         return False
     rows, cost = exact(np.zeros(len(w))), mpf(0)
     named = []
@@ -303,11 +331,6 @@ def evidence_holds(claim: Claim, step: dict[str, Any]) -> bool:
     return centre + cost + r * length(slope - rows) <= 0
 
 
-def _first_after(claim: Claim) -> int:
-    _, layer, site = claim.problem["hook"].split(".")
-    return int(layer) + (site == "hook_resid_post")
-
-
 def _permitted(claim: Claim, role: str, j: int, on: bool, multiplier: float) -> bool:
     threat = claim.problem["threat"]
     if role == "decoder":
@@ -325,21 +348,18 @@ def _permitted(claim: Claim, role: str, j: int, on: bool, multiplier: float) -> 
 def attack(claim: Claim, radius: float, against: int | None, seed: int = 0) -> float:
     """The largest value of one member that a local search finds over the outer cell and the ball."""
     equal, upper, room = (np.array(part, dtype=np.float64) for part in claim.cell)
-    w, constant = claim.functional(against)
-    d = len(w)
-    w64, c64, h64, eps = w.astype(np.float64), float(constant), claim.h.astype(np.float64), float(claim.d_epsilon)
-    basis = np.eye(d)
+    basis = np.eye(len(claim.x))
     if len(equal):
         _, sigma, right = np.linalg.svd(equal)
         rank = int((sigma > 1e-10 * max(float(sigma[0]), 1e-300)).sum())
         basis = right[rank:].T
     room = np.maximum(room, 0.0)
 
+    at_delta = in_floats(claim, against)
+
     def value(u: np.ndarray) -> tuple[float, np.ndarray]:
-        z = h64 + basis @ u
-        z = z - z.mean() if claim.model["centred"] else z
-        rho = np.sqrt(z @ z + eps)
-        return float(w64 @ z / rho) + c64, basis.T @ (w64 / rho - (w64 @ z) * z / rho**3)
+        found, gradient = at_delta(basis @ u)
+        return found, basis.T @ gradient
 
     best = value(np.zeros(basis.shape[1]))[0]
     if basis.shape[1] == 0 or radius == 0:
@@ -370,6 +390,29 @@ def attack(claim: Claim, radius: float, against: int | None, seed: int = 0) -> f
         pull = min([pull, *(room[over] / moved[over])])
         best = max(best, value(found * pull)[0])
     return best
+
+
+def in_floats(claim: Claim, against: int | None) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """One member of the readout at h + delta, and its gradient, in float64."""
+    w, constant = claim.functional(against)
+    w64, h64, c64, eps = w.astype(np.float64), claim.h.astype(np.float64), float(constant), float(claim.d_epsilon)
+    earlier = torch.from_numpy(claim.earlier.astype(np.float64))
+
+    def at_the_norm(delta: np.ndarray) -> tuple[float, np.ndarray]:
+        z = h64 + delta
+        z = z - z.mean() if claim.model["centred"] else z
+        rho = np.sqrt(z @ z + eps)
+        return float(w64 @ z / rho) + c64, w64 / rho - (w64 @ z) * z / rho**3
+
+    def through_blocks(delta: np.ndarray) -> tuple[float, np.ndarray]:
+        push = torch.from_numpy(delta).requires_grad_()
+        z = claim.tail.final(torch.cat([earlier, (torch.from_numpy(h64) + push)[None]]), claim.first_after)
+        z = z - z.mean() if claim.model["centred"] else z
+        found = torch.from_numpy(w64) @ z / (z @ z + eps).sqrt()
+        (gradient,) = torch.autograd.grad(found, push)
+        return found.item() + c64, gradient.numpy()
+
+    return through_blocks if claim.blocks_after else at_the_norm
 
 
 def exactly_admissible(claim: Claim, delta: list[float]) -> np.ndarray:

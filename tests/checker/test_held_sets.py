@@ -79,7 +79,7 @@ def setting_of(sae: Sae, x: np.ndarray, held: str, at: str, features: tuple[int,
     head = Head(False, Ball.exact(np.ones(D)), np.zeros(D), 0.01, rows, 1, "")
     threat = Threat(1.0, "absolute", held, at, features)
     problem = Problem("", 0, "resid_post", (0,), clamp, threat, Readout("logit-difference", 0, 1), 0.0)
-    return Setting(Certificate("", "", "", None, "", "", problem, x, (), (), ""), sae, head)
+    return Setting(Certificate("", "", "", None, "", "", problem, x, np.zeros((0, D)), (), (), ""), sae, head)
 
 
 @pytest.mark.parametrize("held", ["preactivations", "defended", "code"])

@@ -87,17 +87,16 @@ VALUES: list[Any] = [
     *([{"delta": []}], [{}] * 1000, [2**40], [2**39], [10**30]),
 ]
 SPOTS = [
-    *(("problem",), ("x",), ("bounds",), ("witnesses",), ("weights",), ("tool",), ("version",), ("format",)),
+    *(("problem",), ("x",), ("context",), ("bounds",), ("witnesses",), ("weights",), ("tool",), ("version",)),
+    ("format",),
     *(("weights", "sae"), ("weights", "sae", "path"), ("weights", "sae", "sha256"), ("weights", "sae", "input_scale")),
     *(("weights", "model", "path"), ("problem", "hook"), ("problem", "tokens"), ("problem", "text")),
     *(("problem", "clamp", key) for key in ("kind", "features", "values", "positions")),
     *(("problem", "threat", key) for key in ("radius", "relative_to", "held", "at", "features")),
     *(("problem", "readout", key) for key in ("kind", "positive", "negative")),
     *(("problem", "at_most"), ("digest",), ("sha256",), ("semantics",)),
-    *(
-        ("bounds", -1, key)
-        for key in ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean")
-    ),
+    *(("bounds", -1, key) for key in ("method", "theorem", "radius", "value", "against", "multipliers")),
+    *(("bounds", -1, key) for key in ("tangent", "secant", "mean", "regions")),
     *(("bounds", -1, "multipliers", "x", role, k) for role in ("equal", "upper") for k in ("features", "values")),
     *(("witnesses", 0, key) for key in ("delta", "replay", "dtype")),
 ]

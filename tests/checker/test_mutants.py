@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sae_verify.checker import Rejected
 
-from .cases import FAST, RECIPES, Case, accepted, judge, mutants, semantic, stamped
-from .oracle import evidence_holds
+from .cases import DEEP, FAST, RECIPES, Case, accepted, judge, mutants, semantic, stamped
+from .oracle import evidence_holds, in_floats
 
 Cases = Callable[[str], Case]
 
@@ -38,9 +40,9 @@ def test_every_kind_is_there(case_of: Cases, tmp_path: Path) -> None:
     assert {("final-norm", True, False), ("final-norm", False, True), ("pinned", False, False)} <= steps.keys()
 
 
-def attempt(case: Case, directory: Path, sample: int | None) -> Counter[str]:
-    """Check the stamped mutants (a random sample of them) and judge those that are accepted."""
-    every = list(mutants(case.content))
+def attempt(case: Case, directory: Path, sample: int | None, only: str = "") -> Counter[str]:
+    """Check the stamped mutants (a random sample of those whose name has `only`) and judge those that are accepted."""
+    every = [(name, content) for name, content in mutants(case.content) if re.search(only, name)]
     chosen = every if sample is None else random.Random(0).sample(every, min(sample, len(every)))
     seen, count = {semantic(case.content)}, Counter[str]()
     for name, content in chosen:
@@ -60,6 +62,38 @@ def attempt(case: Case, directory: Path, sample: int | None) -> Counter[str]:
 def test_a_sample_of_mutants(name: str, case_of: Cases, tmp_path: Path) -> None:
     count = attempt(case_of(name), tmp_path, 50)
     assert count["rejected"] > count["accepted"]
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_mutants_of_context_and_regions(name: str, case_of: Cases, tmp_path: Path) -> None:
+    """Trees cut off, directions turned, larger radii, lower values, other residuals of the earlier positions."""
+    count = attempt(case_of(name), tmp_path, 12, r"^context \d|^bounds\.\d: ")
+    assert count["rejected"] > 0
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_tree_that_is_cut_off_or_stretched_is_rejected(name: str, case_of: Cases, tmp_path: Path) -> None:
+    """What the certificate has beyond the first pass is needed, and it proves no much larger radius."""
+    case = case_of(name)
+    step = max(case.content["bounds"], key=lambda step: json.dumps(step["regions"]).count("cut"))
+    assert "cut" in step["regions"]
+    for changes in ({"regions": "done"}, {"radius": 2 * step["radius"]}, {"value": step["value"] - 1.0}):
+        content = {**case.content, "bounds": [{**step, **changes}], "witnesses": []}
+        assert accepted(case, stamped(content), tmp_path) is None, changes
+    content = {**case.content, "bounds": [step], "witnesses": []}
+    assert accepted(case, stamped(content), tmp_path) is not None
+    assert accepted(case, stamped({**content, "context": content["context"][1:]}), tmp_path) is None
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_the_judge_runs_the_model(name: str, case_of: Cases) -> None:
+    """The oracle's own tail gives what the real model gave when each witness was made."""
+    case = case_of(name)
+    claim = case.claim(case.content)
+    readout = in_floats(claim, None)
+    assert case.content["witnesses"]
+    for witness in case.content["witnesses"]:
+        assert readout(np.array(witness["delta"]))[0] == pytest.approx(witness["replay"], abs=2e-5)
 
 
 @pytest.mark.slow

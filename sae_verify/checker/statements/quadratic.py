@@ -9,6 +9,8 @@ a = g - W^T nu - E^T mu, nu >= 0,
 is such a bound for every v. M is positive semidefinite if M - L L^T is diagonally dominant, its diagonal not negative,
 whatever L is. All arithmetic is exact; nothing is rounded. The same is decided by a program that is proved in Coq
 (`check_quadratic_sound`; theory/verified_checker.md).
+
+Theorem: trust-region.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A sharper remainder of a softmax mean: the domain is cut into slabs, and each has a model of its own to compare with.
 
-Over a slab around s u, u a direction of the ball, the scores are b + c' with b = J u s; the pattern there is p_j exp(b_j),
-normalised, and the mean has its own value A, response R' and remainder. Its distance from the model at the centre,
-sum R_j (c_j + l_j^2 / 2) with R = p w, is
+Over a slab around s u, u a direction of the ball, the scores are b + c' with b = J u s; the pattern there is
+p_j exp(b_j), normalised, and the mean has its own value A, response R' and remainder. Its distance from the model at
+the centre, sum R_j (c_j + l_j^2 / 2) with R = p w, is
 
     A - R (b + b^2 / 2) + (R' - R - R b) l' + (R' - R) (rest) + (R' (l' - n)^2 - R l'^2) / 2 + its remainder,
 
@@ -13,9 +13,11 @@ Theorem: attention-remainder.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from ..arithmetic import U, Array, gamma
+from ..arithmetic import Array, U, gamma
 from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths
@@ -42,7 +44,7 @@ def sharper(softmax: Softmax, weights: Array, norm: float) -> float:
     along = along / np.linalg.norm(along)
     worst = 0.0
     ends = np.linspace(-1.0, 1.0, SLABS + 1)
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in pairwise(ends):
         worst = max(worst, _slab(softmax, weights, along, float(low), float(high)))
         if worst >= norm:
             return norm
@@ -74,7 +76,7 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     constant = length(own - here @ base - 0.5 * shift @ base)
     first = domain.matrix((change - shift) @ moved)
     reach = grow(domain.rows(moved) + rest)
-    # R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n), since R and R' sum to 0.
+    # R and R' sum to 0: R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n).
     drift = domain.row(there.pattern @ moved)
     centred = there.scores.jacobian
     second = min(

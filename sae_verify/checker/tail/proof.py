@@ -35,7 +35,7 @@ class Done:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Only what lies beyond a plane with this normal, (k,), can break the claim; `then` proves the rest."""
+    """Only what lies beyond a plane with this normal, (d,), can break the claim; `then` proves the rest."""
 
     normal: Array
     then: Node
@@ -43,7 +43,7 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Split along an axis, or along a new one, `normal` (k,), at one or more points."""
+    """Split along an axis, or along a new one, `normal` (d,), at one or more points."""
 
     axis: int | None
     normal: Array | None
@@ -68,7 +68,7 @@ def verify(relaxation: Relaxation, readout: Functional, radius: float, tau: floa
     while todo:
         region, node = todo.pop()
         if isinstance(node, Split):
-            todo += list(zip(parted(region, node), node.parts, strict=True))
+            todo += list(zip(parted(relaxation, region, node), node.parts, strict=True))
             continue
         frame = region.frame()
         if frame is None:
@@ -81,7 +81,7 @@ def verify(relaxation: Relaxation, readout: Functional, radius: float, tau: floa
             continue
         if isinstance(node, Done):
             raise Rejected(f"a region's bound is {bound.top:.3g}, which is not below the claim")
-        rest = beyond(region, frame, bound, node.normal)
+        rest = beyond(region, frame, bound, relaxation.free(node.normal))
         if rest is not None:
             todo.append((rest, node.then))
     return count
@@ -109,11 +109,11 @@ def beyond(region: Region, frame: Frame, bound: Affine, normal: Array) -> Region
     return region.cut(normal, max(least, -region.radius))
 
 
-def parted(region: Region, node: Split) -> tuple[Region, ...]:
+def parted(relaxation: Relaxation, region: Region, node: Split) -> tuple[Region, ...]:
     """The parts of a split, which cover the region."""
     axis = node.axis
     if node.normal is not None:
-        region, axis = region.with_axis(node.normal), region.axes.shape[1]
+        region, axis = region.with_axis(relaxation.free(node.normal)), region.axes.shape[1]
     if axis is None or not 0 <= axis < region.axes.shape[1]:
         raise Rejected(f"axis {axis} of {region.axes.shape[1]}")
     if sorted(node.at) != list(node.at) or len(node.parts) != len(node.at) + 1:

@@ -74,12 +74,13 @@ class Region:
         if bool((low > high).any()):
             return None
         inner = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
-        left = reach**2 * (1 + 2.0**-40) - float(np.square(inner).sum()) * (1 - 2.0**-40)
+        # In units of the reach, whose own square may overflow or vanish.
+        left = 1 + 2.0**-40 - float(np.square(inner / reach).sum()) * (1 - 2.0**-40)
         if left < 0:
             return None
         slip = 16 * gamma(k) * reach * (m + 2)
         middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
-        return Frame(self.axes @ middle, self.axes * grow(half), rest * float(grow(np.sqrt(left))), float(slip))
+        return Frame(self.axes @ middle, self.axes * grow(half), rest * float(grow(reach * np.sqrt(left))), float(slip))
 
     def cut(self, normal: Array, least: float) -> Region:
         """The part where normal.y >= least; `normal` (k,) of length near 1 becomes the first axis.

@@ -45,6 +45,10 @@ class Relaxation:
         """k, the dimensions that are free."""
         return self.basis.shape[1]
 
+    def free(self, normal: Array) -> Array:
+        """A direction (d,) in the coordinates y, (k,). Evidence has it in R^d: elsewhere the basis is another."""
+        return self.basis.T @ normal
+
     def ball(self, radius: float) -> Region:
         """All y of admissible delta with ||delta|| <= radius."""
         return Region.whole(self.width, float(grow(radius * self.stretch)))
