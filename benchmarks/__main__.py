@@ -6,7 +6,17 @@ import importlib
 import os
 import sys
 
-NAMES = ("tail_attack", "last_layer_sandwich", "checking", "linear_worst_case", "subspace_report", "verified_checker")
+NAMES = (
+    "tail_attack",
+    "last_layer_sandwich",
+    "checking",
+    "linear_worst_case",
+    "subspace_report",
+    "verified_checker",
+    "through_blocks",
+    "crown",
+    "scaling",
+)
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -38,8 +38,14 @@ CLOSE = 0.03
 MARGIN = 1e-9
 """Relative to the value at the centre: how far below zero a region's bound must be, so that it is on other machines."""
 MOST_RADII = 6
-SHORTER = 0.7
-"""Factor to the next radius while nothing is proved."""
+PROBES = 10
+HOPELESS = 1.1
+"""Loss of a first pass, in units of the margin, from which on cuts cannot begin: with a loss of C that grows with the
+square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
+C = 0.85 is the largest such at 0.7 of it."""
+LONGER = 1.2
+SHORTER = 0.8
+"""Factors to the next radius."""
 LARGEST = 4.0
 """Times the radius where the linear model breaks the claim: the largest that is tried."""
 ROUNDING = 1e-9
@@ -119,7 +125,7 @@ class ThroughBlocks:
         if guess is None:
             return None
         low, high, best = least, min(self.ceiling, LARGEST * guess), None
-        radius = FIRST * min(self.ceiling, guess)
+        radius = self._promising(functional, tau, FIRST * min(self.ceiling, guess))
         for _ in range(self.radii):
             proof = prove(self.relaxation, functional, radius, tau, Budget(self.effort))
             if proof is None:
@@ -128,9 +134,22 @@ class ThroughBlocks:
                 low, best = radius, Bound(self.name, "through-blocks", radius, tau, member, regions=proof)
             if low > 0 and high < low * (1 + CLOSE):
                 break
-            # Upwards towards the ceiling, downwards by a factor until something is proved.
-            radius = 0.5 * (low + high) if low > 0 else SHORTER * high
+            # Upwards towards the ceiling, but not far at once; downwards by a factor until something is proved.
+            radius = min(0.5 * (low + high), LONGER * low) if low > 0 else SHORTER * high
         return best
+
+    def _promising(self, functional: Functional, tau: float, radius: float) -> float:
+        """A radius up to this one at which the first pass does not lose too much for cuts to begin."""
+        for _ in range(PROBES):
+            region = self.relaxation.ball(radius)
+            frame = region.frame()
+            assert frame is not None
+            bound = self.relaxation.bound(region, frame, functional, tau)
+            lost = (bound.constant - bound.value) / max(abs(bound.value), 1e-300)
+            if lost < HOPELESS:
+                break
+            radius *= 0.85 if lost < 3 * HOPELESS else 0.6
+        return radius
 
 
 def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) -> float | None:

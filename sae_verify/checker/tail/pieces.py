@@ -100,7 +100,8 @@ def _pattern(softmax: Softmax, base: Array, moved: Array, rest: Array, domain: D
     pattern = total / total.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         off = 2 * (raised.rad / raised.mid + 16 * U + 4 * U * np.abs(base) + gamma(count))
-    off = np.where(np.isfinite(off), off, np.inf)
+    # |log(1 + x)| <= 2 |x| below one half; a product that vanished says nothing of its logarithm.
+    off = np.where((off < 0.5) & (total > 2.0**-1000), off, np.inf)
     centring = np.eye(count) - pattern
     loose = rest + float(pattern @ rest) + 2 * off + 2 * float(pattern @ off)
     loose = loose + 8 * gamma(count) * (lengths(moved) + float(pattern @ lengths(moved))) * domain.reach

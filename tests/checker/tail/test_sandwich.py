@@ -272,7 +272,7 @@ def mutants(node: Node, rng: np.random.Generator, basis: Array) -> list[Node]:
     return wrong
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", pytest.param("gemma2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["gpt2", *(pytest.param(f, marks=pytest.mark.slow) for f in ("llama", "gemma2"))])
 def test_mutants_prove_nothing_false(family: str) -> None:
     """At a level that is false at the radius no tree whatever is accepted."""
     case = make(3, family, 1, d=4)
@@ -295,7 +295,7 @@ def test_mutants_prove_nothing_false(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_many_tails(family: str) -> None:
-    for seed in range(100, 125):
+    for seed in range(100, 108):
         case = make(seed, family, 1 + seed % 3, d=4 + seed % 9, held=seed % 3)
         radius, tau, node = proved(case, 0.1 + 0.2 * (seed % 3))
         verify(case.relaxation, case.readout, radius, tau, node)

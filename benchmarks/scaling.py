@@ -1,0 +1,143 @@
+"""Claim: the cost of one pass through blocks grows with that of its dominant products, d^4 operations a block.
+
+One pass is one affine bound of the readout over a ball (`Relaxation.bound`), for random weights of GPT-2's shape with
+n = 4d, nothing held. The floor of a block, measured side by side: the Hessians through the two feed-forward maps,
+(n, d) by (d, d^2) and (d, n) by (n, d^2), and the square of each of the n hidden Hessians. That is 6 n d^3 operations,
+which read and write at least (2 d + 3 n) d^2 numbers. Each size runs in a process of its own, for its peak memory.
+Recorded figures of larger sizes: benchmarks/recorded/scaling.md.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+
+from sae_verify.checker.arithmetic import Ball
+from sae_verify.checker.tail.context import contexts
+from sae_verify.checker.tail.readout import Functional
+from sae_verify.checker.tail.relaxation import Relaxation
+from sae_verify.checker.tail.weights import AttentionWeights, BlockWeights, MlpWeights, NormWeights
+
+SIZES = ((64, 1, 16), (64, 4, 16), (64, 1, 64), (128, 1, 16), (128, 2, 16))
+"""(d, blocks, positions). `python -m benchmarks.scaling 256 1 16` measures another one."""
+GIB = 2**30
+LIMIT = 12 * GIB
+"""Of address space: a pass that needs more fails rather than taking the machine's memory."""
+LEVEL = 0.01
+"""Radius in units of ||h||."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Process time in seconds of the pass and of the floor, of all blocks; peak memory in bytes; the bound's terms."""
+
+    seconds: float
+    floor: float
+    peak: int
+    constant: float
+    value: float
+
+
+def block(d: int, rng: np.random.Generator) -> BlockWeights:
+    """Weights as GPT-2's at initialisation, but with a norm gain of one and an attention that looks somewhere."""
+    n, heads = 4 * d, 12 if d % 192 == 0 else max(1, d // 16)
+
+    def weight(rows: int, columns: int, size: float = 1.0) -> np.ndarray:
+        return rng.normal(size=(rows, columns)) * size / np.sqrt(columns)
+
+    norm = NormWeights(True, Ball.exact(np.ones(d)), np.zeros(d), 1e-5)
+    zero = np.zeros(d)
+    return BlockWeights(
+        attention_norm=norm,
+        attention=AttentionWeights(
+            query=weight(d, d),
+            query_bias=zero,
+            key=weight(d, d),
+            key_bias=zero,
+            value=weight(d, d),
+            value_bias=zero,
+            output=weight(d, d, 0.5),
+            output_bias=zero,
+            n_heads=heads,
+            n_kv_heads=heads,
+            scale=Ball.exact(1.0 / np.sqrt(d / heads)),
+            softcap=None,
+            window=None,
+            rotary_base=None,
+        ),
+        attention_post_norm=None,
+        mlp_norm=norm,
+        mlp=MlpWeights("gelu_tanh", None, None, weight(n, d), np.zeros(n), weight(d, n, 0.5), zero),
+        mlp_post_norm=None,
+    )
+
+
+def relaxation(d: int, blocks: int, positions: int, rng: np.random.Generator) -> Relaxation:
+    """Of one prompt, nothing held."""
+    made = tuple(block(d, rng) for _ in range(blocks))
+    earlier = Ball.exact(rng.normal(size=(positions - 1, d)))
+    shown = contexts(made, earlier, positions)
+    return Relaxation(Ball.exact(rng.normal(size=d)), np.eye(d), 0.0, 1.0, made, shown, positions - 1)
+
+
+def floor(d: int) -> float:
+    """Process time of the dominant products of one block, the hidden neurons in eight parts."""
+    rng = np.random.default_rng(1)
+    n, parts = 4 * d, 8
+    share = n // parts
+    up, down = rng.normal(size=(share, d)), rng.normal(size=(d, share))
+    hessians = rng.normal(size=(d, d * d))
+    best = np.inf
+    for _ in range(2):
+        begun = time.process_time()
+        hidden = up @ hessians
+        np.matmul(down, hidden)
+        forms = hidden.reshape(share, d, d)
+        np.matmul(forms, forms)
+        best = min(best, time.process_time() - begun)
+    return parts * best
+
+
+def measure(d: int, blocks: int, positions: int) -> Cost:
+    """One pass, in this process."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    rng = np.random.default_rng(0)
+    tail = relaxation(d, blocks, positions, rng)
+    weight = rng.normal(size=d)
+    functional = Functional(Ball.exact(weight - weight.mean()), Ball.exact(0.0), True, Ball.exact(d * 1e-5))
+    region = tail.ball(LEVEL * float(np.linalg.norm(tail.start.mid)))
+    frame = region.frame()
+    assert frame is not None
+    begun = time.process_time()
+    bound = tail.bound(region, frame, functional, 0.0)
+    seconds = time.process_time() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(seconds, blocks * floor(d), peak, bound.constant, bound.value)
+
+
+def main(sizes: tuple[tuple[int, int, int], ...] = SIZES) -> None:
+    """Print process time, its ratio to the floor and the peak memory of each size."""
+    for d, blocks, positions in sizes:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            try:
+                cost = pool.submit(measure, d, blocks, positions).result()
+            except MemoryError as error:
+                print(f"d = {d}, {blocks} blocks, {positions} positions: more than {LIMIT // GIB} GiB: {error}")
+                continue
+        tensor = 4 * d**3 * 8
+        rate = 24 * d**4 * blocks / cost.floor
+        print(
+            f"d = {d}, {blocks} blocks, {positions} positions: {cost.seconds:.2f} s,"
+            f" {cost.seconds / cost.floor:.1f} times the products' {cost.floor:.3f} s ({rate / 1e9:.0f} GFLOP/s);"
+            f" peak {cost.peak / GIB:.2f} GiB, one hidden layer's Hessians are {tensor / GIB:.3f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main((tuple(int(size) for size in sys.argv[1:4]),) if len(sys.argv) > 3 else SIZES)  # type: ignore[arg-type]
