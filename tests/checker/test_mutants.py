@@ -100,8 +100,8 @@ def test_the_judge_runs_the_model(name: str, case_of: Cases) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_mutants(name: str, case_of: Cases, tmp_path: Path) -> None:
     # Through blocks each mutant costs passes through them, and its judge an attack: a sample.
-    count = attempt(case_of(name), tmp_path, 80 if name in DEEP else None)
-    assert count["rejected"] > (30 if name in DEEP else 100)
+    count = attempt(case_of(name), tmp_path, 40 if name in DEEP else None)
+    assert count["rejected"] > (10 if name in DEEP else 100)
 
 
 @pytest.mark.parametrize("name", FAST)
