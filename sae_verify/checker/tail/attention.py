@@ -165,11 +165,10 @@ def _softmax(scores: Taylor) -> Softmax:
     with np.errstate(divide="ignore", invalid="ignore"):
         off = raised.rad / raised.mid + 8 * U + 2 * U * np.abs(scores.centre) + 2 * U * abs(float(scores.centre.max()))
     off = np.where(off < 0.5, 2 * off, np.inf)  # |log(1 + x)| <= 2 |x|
-    uncertain = off + scores.moving.loose * 0
     centring = np.eye(count) - pattern
-    centred = scores.moving.mapped(centring).loosened(2 * uncertain + 2 * float(pattern @ uncertain))
+    centred = scores.moving.mapped(centring).loosened(2 * off + 2 * float(pattern @ off))
     sum_error = abs(float(pattern.sum()) - 1.0) + gamma(count)
-    slip = grow(sum_error * (1 + float(scores.reach.max())) + 4 * float(pattern @ uncertain))
+    slip = grow(sum_error * (1 + float(scores.reach.max())) + 4 * float(pattern @ off))
     return Softmax(pattern, centred, float(slip))
 
 
