@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 
 # Everything that must hold: lint, types, tests (slow ones included), examples.
 test: $(VENV)/.dev lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Differential tests against SAELens, which pulls about 1 GB: in an environment of their own.
 test-saelens: .venv-saelens/.ready

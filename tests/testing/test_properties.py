@@ -78,6 +78,7 @@ NO_PROPERTY = {
     "attention-remainder": "about a model's attention",
     "every-radius": "each of its cases is another theorem with a property: cell-size, all-radius-cap, pinned",
     "drift": UNUSED,
+    "through-blocks": "about a model's tail",
 }
 """Registered theorems that `falsify` does not attack, and why. Each has its own test in tests/theorems."""
 
