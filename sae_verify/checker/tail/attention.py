@@ -13,13 +13,14 @@ import numpy as np
 
 from ..arithmetic import TINY, Array, Ball, U, gamma
 from .context import Context
+from .curves import Forms, Products, cubic_size
 from .elementary import exp
 from .pieces import sharper
 from .pointwise import capped
 from .rotary import tables
 from .sizes import grow, length, lengths, spectral
 from .softmax import Softmax, mean
-from .taylor import Taylor, stacked
+from .taylor import Taylor, added, stacked
 from .weights import AttentionWeights
 
 
@@ -136,22 +137,16 @@ def _own(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float]:
     linear = k.moving.mapped(s * q.centre[None]) + q.moving.mapped(s * k.centre[None])
     cross = q.jacobian.T @ k.jacobian
     # What is beyond the second order: dq.dk without J_q y . J_k y.
-    order = cross.shape[0]
-    unfolded = 0.5 * (
-        q.jacobian.T @ k.hessians.reshape(len(k.centre), -1) + k.jacobian.T @ q.hessians.reshape(len(q.centre), -1)
-    )
-    products = q.linear_norm * k.quadratic_norm + k.linear_norm * q.quadratic_norm
-    third = min(products, spectral(unfolded) * domain.reach**3 + 8 * gamma(order) * products * domain.reach**3)
+    turned = (tuple((c, a.jacobian.T @ gain) for c, gain in b.curves) for a, b in ((q, k), (k, q)))
+    third = cubic_size(added(*turned), domain, q.order)
+    third = min(third, q.linear_norm * k.quadratic_norm + k.linear_norm * q.quadratic_norm)
     for (source, kg), (_, qg) in zip(k.errors, q.errors, strict=True):
         mixed = q.jacobian.T @ kg + k.jacobian.T @ qg
         third += domain.matrix(mixed.T) * source.norm
     third += q.linear_norm * length(k.loose) + k.linear_norm * length(q.loose) + q.rest_norm * k.rest_norm
     rounding = (lost + 8 * U) * length(q.parts) * length(k.parts)
-    model = replace(
-        linear,
-        centre=np.array([s * float(q.centre @ k.centre)]),
-        hessians=linear.hessians + s * (cross + cross.T)[None],
-    )
+    model = replace(linear, centre=np.array([s * float(q.centre @ k.centre)]))
+    model = model.with_curve(Forms(s * cross[None]), np.ones((1, 1)))
     return model.loosened(np.array([abs(s) * 8 * rounding])), float(grow(abs(s) * third))
 
 
@@ -187,8 +182,7 @@ def _head(y: Taylor, head: _Head) -> tuple[Taylor, Array, float]:
     off = (np.abs(output) @ spread.T).max(axis=1)
     at = mean(softmax, weights)
     scores = softmax.scores
-    moved = scores.mapped(at.response)
-    moved = replace(moved, hessians=moved.hessians + at.second, centre=base)
+    moved = replace(softmax.moved(at.response), centre=base)
     squares = scores.domain.reach**2 * (np.abs(at.response) @ np.square(lengths(scores.jacobian)))
     moved = moved.loosened(grow(off + 4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
     # The own value moves too: p'_T (v_T - v_T at the centre).
@@ -201,25 +195,26 @@ def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tupl
     p = softmax.pattern
     domain = y.domain
     through = output @ value
-    error = 4 * gamma(len(value)) * (np.abs(output) @ lengths(value))
-    moving = y.moving.mapped(through, row_error=error)
+    absolute = np.abs(output) @ lengths(value)
+    moving = y.moving.mapped(through, row_error=4 * gamma(len(value)) * absolute)
     own = np.full((1, len(p)), -p[-1])
     own[0, -1] += 1.0
     share = mean(softmax, own, movers=(0,))
     scores = softmax.scores
-    response = scores.mapped(share.response)
+    response = softmax.moved(share.response)
     gradient = response.jacobian[0]
-    curve = response.hessians[0] + share.second[0]
     squares = domain.reach**2 * float(np.abs(share.response[0]) @ np.square(lengths(scores.jacobian)))
-    bend = domain.form(curve) + float(response.error[0]) + min(float(share.box[0]), share.norm)
+    hessian, off = response.hessian(0)
+    bend = domain.form(hessian) + off + float(response.error[0]) + min(float(share.box[0]), share.norm)
     bend += 4 * gamma(len(p)) * squares
     turn = domain.row(gradient)
     # A probability moves by at most one, whatever its model says.
     bend = float(grow(min(bend, 1.0 + turn)))
     linear = moving.scaled(np.full(moving.width, float(p[-1])))
-    outer = moving.jacobian[:, :, None] * gradient
-    model = replace(linear, hessians=linear.hessians + outer + outer.transpose(0, 2, 1))
+    model = linear.with_curve(Products(value @ y.jacobian, gradient[None]), output)
     rounding = 16 * U * moving.parts * (1 + length(gradient) * domain.reach)
+    off = 4 * gamma(y.width) * length(y.jacobian) * length(gradient) * domain.reach**2
+    rounding = rounding + off * absolute
     # Of the rest, lengths are enough: the Hessians of one head's values are not worth their cost here.
     rest = spectral(through) * y.rest_norm + length(moving.loose)
     rests = lengths(through) * y.rest_norm + moving.loose

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arithmetic import gamma
+from .curves import Forms, Products
 from .sizes import grow, length
 from .taylor import Taylor
 from .weights import NormWeights
@@ -35,8 +36,8 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     lost = gamma(d)
     s0 = float((c @ c + d * epsilon) * (1 + 8 * lost))
     if not 2.0**-900 < s0 < 2.0**900:  # squares overflow or vanish; the direction is still shorter than 1
-        still = np.zeros_like(jacobian), np.zeros_like(z.hessians)
-        return Taylor(z.domain, np.zeros(d), *still, (), np.zeros(d)).with_source("norm", np.ones(d), 1.0)
+        nothing = Taylor(z.domain, np.zeros(d), np.zeros_like(jacobian), (), (), np.zeros(d))
+        return nothing.with_source("norm", np.ones(d), 1.0)
     nc, r0 = length(c), np.sqrt(s0)
     e = grow(d * epsilon / s0 + 16 * lost)
     unit = c / nc if 0 < nc < np.inf else c
@@ -84,13 +85,10 @@ def _remainder(
 
 def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:
     """The polynomial of the module's head divided by r0, with rounding in `loose`."""
-    d, c, jacobian, hessians = z.width, z.centre, z.jacobian, z.hessians
+    d, c, jacobian = z.width, z.centre, z.jacobian
     gradient = (c @ jacobian) / s0
-    curve = np.tensordot(c, hessians, 1) / s0
-    square = (jacobian.T @ jacobian) / s0
-    common = 3.0 * np.outer(gradient, gradient) - square - curve
-    mixed = jacobian[:, :, None] * gradient
-    second = hessians + c[:, None, None] * common - mixed - mixed.transpose(0, 2, 1)
+    common = Forms((1.5 * np.outer(gradient, gradient) - 0.5 / s0 * (jacobian.T @ jacobian))[None])
+    mixed = Products(jacobian, gradient[None])
     moving = length(z.moving.parts)
     a, b = length(c) * moving / s0, moving * moving / s0
     size = z.parts * (1 + a) + np.abs(c) * (1 + a + b + 3 * a * a)
@@ -99,7 +97,11 @@ def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:
         z.domain,
         c / r0,
         (jacobian - np.outer(c, gradient)) / r0,
-        second / r0,
+        (
+            *((curve, (gain - np.outer(c, (c @ gain) / s0)) / r0) for curve, gain in z.curves),
+            (common, c[:, None] / r0),
+            (mixed, np.eye(d) / -r0),
+        ),
         tuple((source, (gain - np.outer(c, (c @ gain) / s0)) / r0) for source, gain in z.errors),
         grow((loose + 64 * gamma(d) * size) / r0),
     )

@@ -105,8 +105,7 @@ def _pattern(softmax: Softmax, base: Array, moved: Array, rest: Array, domain: D
     centring = np.eye(count) - pattern
     loose = rest + float(pattern @ rest) + 2 * off + 2 * float(pattern @ off)
     loose = loose + 8 * gamma(count) * (lengths(moved) + float(pattern @ lengths(moved))) * domain.reach
-    k = moved.shape[1]
-    scores = Taylor(domain, np.zeros(count), centring @ moved, np.zeros((count, k, k)), (), grow(loose))
+    scores = Taylor(domain, np.zeros(count), centring @ moved, (), (), grow(loose))
     reach = float(domain.rows(moved).max()) + float(rest.max())
     slip = (abs(float(pattern.sum()) - 1.0) + gamma(count)) * (1 + reach) + 4 * float(pattern @ off) + softmax.slip
     return Softmax(pattern, scores, float(grow(slip)))

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..arithmetic import TINY, Array, U
 from .activations import jet, slope, third
+from .curves import Products
 from .sizes import grow, length
-from .taylor import Errors, Taylor
+from .taylor import Pairs, Taylor, added
 
 
 def activated(z: Taylor, kind: str) -> Taylor:
@@ -31,15 +32,11 @@ def activated(z: Taylor, kind: str) -> Taylor:
         z.domain,
         value.mid,
         s1[:, None] * z.jacobian,
-        s1[:, None, None] * z.hessians + _square(s2, z.jacobian),
-        tuple((source, s1[:, None] * gain) for source, gain in z.errors),
+        (*_weighted(s1, z.curves), (Products(z.jacobian, z.jacobian), np.diag(0.5 * s2))),
+        _weighted(s1, z.errors),
         grow(np.abs(s1) * z.loose + rounding),
     )
     return model.with_source(kind, box, float(grow(together)))
-
-
-def _square(weight: Array, jacobian: Array) -> Array:
-    return (weight[:, None] * jacobian)[:, :, None] * jacobian[:, None, :]
 
 
 def product(a: Taylor, b: Taylor) -> Taylor:
@@ -50,29 +47,23 @@ def product(a: Taylor, b: Taylor) -> Taylor:
     left = min(domain.matrix(rb[:, None] * a.jacobian), float(a.linear.max(initial=0.0)) * b.rest_norm)
     right = min(domain.matrix(ra[:, None] * b.jacobian), float(b.linear.max(initial=0.0)) * a.rest_norm)
     norm = float(grow(left + right + length(ra * rb)))
-    cross = a.jacobian[:, :, None] * b.jacobian[:, None, :]
     size = a.parts * b.parts
     model = Taylor(
         domain,
         a.centre * b.centre,
         a.centre[:, None] * b.jacobian + b.centre[:, None] * a.jacobian,
-        a.centre[:, None, None] * b.hessians + b.centre[:, None, None] * a.hessians + cross + cross.transpose(0, 2, 1),
-        _joined(_weighted(b.centre, a.errors), _weighted(a.centre, b.errors)),
+        (
+            *added(_weighted(b.centre, a.curves), _weighted(a.centre, b.curves)),
+            (Products(a.jacobian, b.jacobian), np.eye(a.width)),
+        ),
+        added(_weighted(b.centre, a.errors), _weighted(a.centre, b.errors)),
         grow(np.abs(a.centre) * b.loose + np.abs(b.centre) * a.loose + 16 * U * size + TINY),
     )
     return model.with_source("gate", box, norm)
 
 
-def _weighted(weight: Array, errors: Errors) -> Errors:
-    return tuple((source, weight[:, None] * gain) for source, gain in errors)
-
-
-def _joined(first: Errors, second: Errors) -> Errors:
-    gains = {id(source): (source, gain) for source, gain in first}
-    for source, gain in second:
-        key = id(source)
-        gains[key] = (source, gains[key][1] + gain) if key in gains else (source, gain)
-    return tuple(gains.values())
+def _weighted(weight: Array, pairs: Pairs) -> Pairs:
+    return tuple((part, weight[:, None] * gain) for part, gain in pairs)  # type: ignore[return-value]
 
 
 def capped(scores: Taylor, cap: float) -> Taylor:

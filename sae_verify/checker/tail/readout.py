@@ -67,9 +67,9 @@ def affine(resid: Taylor, readout: Functional, tau: float) -> Affine:
     sizes = z.parts
     slope = readout.weight.rad + 8 * U * (np.abs(readout.weight.mid) + abs(kappa) / s * np.abs(c))
     norms = s + (float(readout.d_epsilon.high) + length(c) * length(sizes)) / s
+    hessian, off = row.hessian(0)
     rounding = slope @ sizes + 32 * lost * (abs(kappa) * norms + np.abs(readout.weight.mid) @ sizes)
-    rounding += float(kappa_ball.rad) * (length(sizes) + s) + TINY
-    hessian = row.hessians[0]
+    rounding += float(kappa_ball.rad) * (length(sizes) + s) + off + TINY
     curved = 0.0
     if kappa > 0:
         # kappa |u|^2 / 2s, with u = l + r.

@@ -55,7 +55,7 @@ class Relaxation:
 
     def entry(self, region: Region, frame: Frame) -> Taylor:
         """The model of the residual at the hook over the region."""
-        d, k = self.basis.shape
+        k = self.width
         centre = self.start.mid + self.basis @ frame.centre
         columns = self.basis @ frame.columns
         size = lengths(self.basis)
@@ -63,7 +63,7 @@ class Relaxation:
         columns_size = length(frame.columns) * Domain(frame.box.shape[1]).reach
         loose = self.start.rad + size * frame.slip + 8 * gamma(k) * size * (reach + columns_size) + self.slip * reach
         loose = loose + 2.0**-52 * (np.abs(self.start.mid) + size * reach)
-        return Taylor(Domain(frame.box.shape[1]), centre, columns, np.zeros((d, k, k)), (), grow(loose))
+        return Taylor(Domain(frame.box.shape[1]), centre, columns, (), (), grow(loose))
 
     def resid(self, region: Region, frame: Frame) -> Taylor:
         """The model of the final residual over the region."""

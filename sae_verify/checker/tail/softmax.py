@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arithmetic import Array, Ball, U, gamma
+from .curves import Products
 from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths, spectral
@@ -61,6 +62,15 @@ class Softmax:
         with np.errstate(divide="ignore", invalid="ignore"):
             falling = np.where(r > 0, np.minimum(r * r / 6, (0.5 * r * r - r + 1) / r), 0.0)
         return grow(np.maximum(rising, falling * (1 + 4 * self.slip)))
+
+    @cached_property
+    def squares(self) -> Products:
+        """l_j^2."""
+        return Products(self.scores.jacobian, self.scores.jacobian)
+
+    def moved(self, response: Array) -> Taylor:
+        """The model of sum_j response_j (c_j + l_j^2 / 2), response (n, P)."""
+        return self.scores.mapped(response).with_curve(self.squares, 0.5 * response)
 
     @cached_property
     def partition(self) -> float:
@@ -112,15 +122,14 @@ class Softmax:
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The moving mean of fixed weights: its linear response to the scores, and its remainder.
+    """The moving mean of fixed weights: its response to the scores, and its remainder.
 
     Attributes:
-        response: rows p_j w_j, (n, P). second: (n, k, k), the part of the second order that is l^2.
+        response: rows p_j w_j, (n, P), that act on c + l^2 / 2.
         box, norm: of the remainder.
     """
 
     response: Array
-    second: Array
     box: Array
     norm: float
 
@@ -162,8 +171,7 @@ def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> 
     # Beyond the range where the series helps, the mean is still one of the weights.
     norm = grow(min(best, float(grow(hull + model))) + shift + 2 * offset)
     box = grow(box + absolute @ (rest * (linear + 0.5 * rest)) + 2 * offset)
-    second = np.tensordot(response, _squares_of(s.jacobian), 1)
-    return Mean(response, second, box, float(norm))
+    return Mean(response, box, float(norm))
 
 
 def _coefficients(softmax: Softmax, chosen: NDArray[np.bool_]) -> Array:
@@ -183,10 +191,6 @@ def _only(index: int, count: int) -> NDArray[np.bool_]:
     mask = np.zeros(count, dtype=bool)
     mask[index] = True
     return mask
-
-
-def _squares_of(jacobian: Array) -> Array:
-    return jacobian[:, :, None] * jacobian[:, None, :]
 
 
 def signs_free(domain: Domain, weights: Array, rows: Array) -> float:

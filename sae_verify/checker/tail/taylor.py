@@ -2,12 +2,12 @@
 
 A model of a vector z over a domain of y says: for every y there are errors e_s and f with
 
-    z(y) = c + J y + (y . H_i y / 2)_i + sum_s G_s e_s + f,
+    z(y) = c + J y + sum_s K_s q_s(y) + sum_s G_s e_s + f,
 
-|e_s| <= box_s entry by entry, ||e_s||_2 <= norm_s, |f| <= loose. The sources e_s are shared: the same e_s stands in
-every model that descends from the site where it arose, so later linear maps act on it as they do on y, and errors
-cancel as the exact ones would. Every array is a float that is taken as exact; what rounding costs when one model is
-made from another is added to `loose`.
+q_s known quadratic forms of y, |e_s| <= box_s entry by entry, ||e_s||_2 <= norm_s, |f| <= loose. The curves q_s and the
+sources e_s are shared: the same stands in every model that descends from the site where it arose, so later linear maps
+act on it as they do on y, and errors cancel as the exact ones would. Every array is a float that is taken as exact;
+what rounding costs when one model is made from another is added to `loose`.
 
 Theorem: adjoint-identity.
 """
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..arithmetic import TINY, Array, U, gamma
+from .curves import Curve, Curves, fits, form, hessians, norm_size, parts, rounding, row_sizes
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
 
@@ -41,26 +43,68 @@ Errors = tuple[tuple[Source, Array], ...]
 """Pairs of a source and its gain G (n, number of errors)."""
 
 
+Pairs = TypeVar("Pairs", Curves, Errors)
+
+
+def added(one: Pairs, other: Pairs) -> Pairs:
+    """The pairs of a sum: gains of what is shared are added."""
+    gains: dict[int, Any] = {id(part): (part, gain) for part, gain in one}
+    for part, gain in other:
+        shared = gains.get(id(part))
+        gains[id(part)] = (part, gain if shared is None else shared[1] + gain)
+    return tuple(gains.values())  # type: ignore[return-value]
+
+
 @dataclass(frozen=True, eq=False)
 class Taylor:
     """A model of a vector; see the module.
 
     Attributes:
         domain: of y.
-        centre: c (n,). jacobian: J (n, k). hessians: H (n, k, k), symmetric. errors: sources and gains. loose: (n,).
+        centre: c (n,). jacobian: J (n, k). curves: quadratic forms and gains. errors: sources and gains. loose: (n,).
     """
 
     domain: Domain
     centre: Array
     jacobian: Array
-    hessians: Array
+    curves: Curves
     errors: Errors
     loose: Array
+    origin: tuple[Array, Taylor, Curves] | None = None
+    """What it was mapped from, by which weight, and the curves that came of it: the cheaper way to many rows' forms."""
 
     @property
     def width(self) -> int:
         """n."""
         return len(self.centre)
+
+    @property
+    def order(self) -> int:
+        """k."""
+        return self.jacobian.shape[1]
+
+    @cached_property
+    def hessians(self) -> Array:
+        """Of the quadratic part, (n, k, k): it is y . H_i y / 2."""
+        if self.origin is not None and self.origin[2] is self.curves:
+            weight, before, _ = self.origin
+            return (weight @ before.hessians.reshape(before.width, -1)).reshape(-1, self.order, self.order)
+        return hessians(self.curves, self.width, self.order)
+
+    def hessian(self, row: int) -> tuple[Array, float]:
+        """Of one entry, (k, k), and how far y . H y / 2 may be from the exact form."""
+        off = rounding(tuple((c, gain[row : row + 1]) for c, gain in self.curves), self.domain, 1, self.order)
+        return form(self.curves, row, self.order), float(off[0])
+
+    @cached_property
+    def forming(self) -> Array:
+        """How far the forms of `hessians` are from the exact ones, (n,)."""
+        off = rounding(self.curves, self.domain, self.width, self.order)
+        if self.origin is not None and self.origin[2] is self.curves:
+            weight, before, _ = self.origin
+            inherited = before.forming + 4 * gamma(before.width) * before.domain.reach**2 * before.parts
+            off = off + np.abs(weight) @ inherited
+        return grow(off)
 
     @cached_property
     def linear(self) -> Array:
@@ -69,8 +113,12 @@ class Taylor:
 
     @cached_property
     def quadratic(self) -> Array:
-        """sup |y . H_i y| / 2, (n,)."""
-        return self.domain.forms(self.hessians)
+        """sup |sum K q|, (n,)."""
+        if not self.curves:
+            return np.zeros(self.width)
+        if not fits(self.curves, self.width, self.order):
+            return row_sizes(self.curves, self.domain, self.width, self.order)
+        return grow(self.domain.forms(self.hessians) + self.forming)
 
     @cached_property
     def error(self) -> Array:
@@ -94,8 +142,14 @@ class Taylor:
 
     @cached_property
     def quadratic_norm(self) -> float:
-        """sup ||(y . H_i y / 2)_i||_2."""
-        return min(self.domain.vector_form(self.hessians), length(self.quadratic))
+        """sup ||sum K q||_2."""
+        if not self.curves:
+            return 0.0
+        if fits(self.curves, self.width, self.order):
+            size = float(grow(self.domain.vector_form(self.hessians) + length(self.forming)))
+        else:
+            size = norm_size(self.curves, self.domain, self.width, self.order)
+        return min(size, length(self.quadratic))
 
     @cached_property
     def error_norm(self) -> float:
@@ -113,7 +167,7 @@ class Taylor:
         """|c| + bounds of each part, coarse and cheap: what rounding is relative to, (n,)."""
         reach = self.domain.reach
         tracked = sum((lengths(gain) * source.norm for source, gain in self.errors), self.loose)
-        moving = reach * lengths(self.jacobian) + 0.5 * reach**2 * lengths(self.hessians)
+        moving = reach * lengths(self.jacobian) + reach**2 * parts(self.curves, self.width)
         return grow(np.abs(self.centre) + moving + tracked)
 
     @cached_property
@@ -123,7 +177,7 @@ class Taylor:
 
     def mapped(self, weight: Array, bias: Array | None = None, row_error: Array | None = None) -> Taylor:
         """The model of W z + b, W (r, n); the rows of the exact W may differ by `row_error` (r,) in l2 length."""
-        n, k = self.jacobian.shape
+        n = self.width
         carried = np.minimum(np.abs(weight) @ self.loose, lengths(weight) * length(self.loose))
         rounding = 4 * gamma(n) * (np.abs(weight) @ self.parts) + n * TINY
         centre = weight @ self.centre
@@ -132,13 +186,16 @@ class Taylor:
             rounding = rounding + 2 * U * np.abs(bias)
         if row_error is not None:
             rounding = rounding + row_error * length(self.parts)
+        curves = tuple((curve, weight @ gain) for curve, gain in self.curves)
+        widens = len(weight) > n and fits(curves, len(weight), self.order)
         return Taylor(
             self.domain,
             centre,
             weight @ self.jacobian,
-            (weight @ self.hessians.reshape(n, -1)).reshape(-1, k, k),
+            curves,
             tuple((source, weight @ gain) for source, gain in self.errors),
             grow(carried + rounding),
+            (weight, self, curves) if widens else None,
         )
 
     def scaled(self, factor: Array, shift: Array | None = None, factor_error: Array | None = None) -> Taylor:
@@ -155,7 +212,7 @@ class Taylor:
             self.domain,
             centre,
             factor[:, None] * self.jacobian,
-            factor[:, None, None] * self.hessians,
+            tuple((curve, factor[:, None] * gain) for curve, gain in self.curves),
             tuple((source, factor[:, None] * gain) for source, gain in self.errors),
             grow(loose),
         )
@@ -168,24 +225,24 @@ class Taylor:
             self.domain,
             self.centre - self.centre.mean(),
             self.jacobian - self.jacobian.mean(axis=0),
-            self.hessians - self.hessians.mean(axis=0),
+            tuple((curve, gain - gain.mean(axis=0)) for curve, gain in self.curves),
             tuple((source, gain - gain.mean(axis=0)) for source, gain in self.errors),
             grow(loose + TINY),
         )
 
     def __add__(self, other: Taylor) -> Taylor:
-        gains = {id(source): (source, gain) for source, gain in self.errors}
-        for source, gain in other.errors:
-            key = id(source)
-            gains[key] = (source, gains[key][1] + gain) if key in gains else (source, gain)
         return Taylor(
             self.domain,
             self.centre + other.centre,
             self.jacobian + other.jacobian,
-            self.hessians + other.hessians,
-            tuple(gains.values()),
+            added(self.curves, other.curves),
+            added(self.errors, other.errors),
             grow(self.loose + other.loose + 4 * U * (self.parts + other.parts)),
         )
+
+    def with_curve(self, curve: Curve, gain: Array) -> Taylor:
+        """The same with gain q added, gain (n, m)."""
+        return replace(self, curves=(*self.curves, (curve, gain)))
 
     def with_source(self, site: str, box: Array, norm: float) -> Taylor:
         """The same with a new error of its own."""
@@ -205,15 +262,22 @@ class Taylor:
 
 
 def stacked(models: list[Taylor]) -> Taylor:
-    """The model of the concatenation; all have the same sources."""
-    first = models[0]
-    if any(len(m.errors) != len(first.errors) for m in models):
-        raise AssertionError("models of different descent")
+    """The model of the concatenation."""
     return Taylor(
-        first.domain,
+        models[0].domain,
         np.concatenate([m.centre for m in models]),
         np.concatenate([m.jacobian for m in models]),
-        np.concatenate([m.hessians for m in models]),
-        tuple((source, np.concatenate([m.errors[i][1] for m in models])) for i, (source, _) in enumerate(first.errors)),
+        _joined([m.curves for m in models], [m.width for m in models]),
+        _joined([m.errors for m in models], [m.width for m in models]),
         np.concatenate([m.loose for m in models]),
+    )
+
+
+def _joined(models: list[Pairs], widths: list[int]) -> Pairs:
+    """The pairs of a concatenation: what one of the models has not, does not move it."""
+    everything: dict[int, Any] = {id(part): (part, gain.shape[1]) for pairs in models for part, gain in pairs}
+    gains = [{id(part): gain for part, gain in pairs} for pairs in models]
+    return tuple(  # type: ignore[return-value]
+        (part, np.concatenate([g.get(key, np.zeros((n, m))) for g, n in zip(gains, widths, strict=True)]))
+        for key, (part, m) in everything.items()
     )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sae_verify.checker.arithmetic import Array, Ball
+from sae_verify.checker.tail.curves import Forms
 from sae_verify.checker.tail.domain import Domain
 from sae_verify.checker.tail.sizes import spectral
 from sae_verify.checker.tail.taylor import Source, Taylor
@@ -151,7 +152,7 @@ def model(
         Domain(box),
         centre * rng.normal(size=n),
         linear * rng.normal(size=(n, k)),
-        quadratic * (hessians + hessians.transpose(0, 2, 1)) / 2,
+        ((Forms(quadratic * (hessians + hessians.transpose(0, 2, 1)) / 4), np.eye(n)),) if quadratic else (),
         sources,
         loose * rng.random(n),
     )
@@ -163,7 +164,7 @@ def scaled_to(x: Taylor, size: float) -> Taylor:
         x.domain,
         x.centre,
         size * x.jacobian,
-        size**2 * x.hessians,
+        tuple((curve, size**2 * gain) for curve, gain in x.curves),
         tuple((Source(s.site, size**3 * s.box, size**3 * s.norm), g) for s, g in x.errors),
         size**3 * x.loose,
     )
@@ -269,6 +270,18 @@ def holds(x: Taylor, out: Taylor, exact: Exact, rng: np.random.Generator, **opti
     return by_entry, by_norm
 
 
+def exact_curves(x: Taylor, y: Any) -> Any:
+    """The quadratic part at y (k,), as numbers of mpmath, (n,)."""
+    total = MP.array(np.zeros(x.width))
+    for curve, gain in x.curves:
+        if isinstance(curve, Forms):
+            q = (MP.array(curve.forms) @ y) @ y
+        else:
+            q = (MP.array(curve.left) @ y) * (MP.array(curve.right) @ y)
+        total = total + MP.array(gain) @ q
+    return total
+
+
 def holds_exactly(x: Taylor, out: Taylor, exact: Exact, rng: np.random.Generator, count: int = 2) -> None:
     """The same at the centre and at a few points of the domain, in fifty digits, without errors but loose ones."""
     with mpmath.workdps(DIGITS):
@@ -277,14 +290,11 @@ def holds_exactly(x: Taylor, out: Taylor, exact: Exact, rng: np.random.Generator
             y = y * (1 - 2.0**-40)
             at = MP.array(y)
             z = MP.array(x.centre) + MP.array(x.jacobian) @ at
-            if x.hessians.any():
-                z = z + (MP.array(x.hessians) @ at) @ at / 2
+            z = z + exact_curves(x, at)
             sign = rng.choice([-1, 0, 1], x.width) if number else np.zeros(x.width)
             z = z + MP.array(x.loose) * MP.array(sign)
             value = exact(MP, z[None])[0]
-            residual = value - MP.array(out.centre) - MP.array(out.jacobian) @ at
-            if out.hessians.any():
-                residual = residual - (MP.array(out.hessians) @ at) @ at / 2
+            residual = value - MP.array(out.centre) - MP.array(out.jacobian) @ at - exact_curves(out, at)
             allowed = out.error
             assert all(abs(r) <= a for r, a in zip(residual, allowed, strict=True)), (residual, allowed)
             assert mpmath.sqrt(sum(r * r for r in residual)) <= out.error_norm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -93,10 +92,8 @@ def nested(depth: int, wrap: Any) -> Any:
     ],
 )
 def test_depth(depth: int, wrap: Any) -> None:
-    before = time.monotonic()
     with pytest.raises(Rejected, match=r"splits within each other|nodes"):
         read(nested(depth, wrap))
-    assert time.monotonic() - before < 5
 
 
 def test_chains_of_cuts_are_not_deep() -> None:
@@ -113,10 +110,8 @@ def test_too_many_nodes() -> None:
     part: Any = "done"
     for _ in range(5):
         part = split([part] * 16, range(15), normal=X)  # shared in memory: a million nodes
-    before = time.monotonic()
     with pytest.raises(Rejected, match="nodes"):
         read(part)
-    assert time.monotonic() - before < 5
 
 
 def test_what_is_read_is_what_was_written() -> None:

@@ -56,7 +56,7 @@ def test_one_score_alone(seed: int, p: float, reach: float) -> None:
     rng = np.random.default_rng(seed)
     pattern = np.array([p, 1 - p])
     scores = model(rng, 2, 1, centre=0.0)
-    scores = Taylor(scores.domain, scores.centre, np.array([[reach], [0.0]]), scores.hessians, (), np.zeros(2))
+    scores = Taylor(scores.domain, scores.centre, np.array([[reach], [0.0]]), (), (), np.zeros(2))
     s = Softmax(pattern, scores, 1e-12)
     for c in np.concatenate([np.linspace(-reach, reach, 60), [reach, -reach]]):
         if c == 0:
@@ -76,10 +76,8 @@ def out_of(softmax: Softmax, weights: np.ndarray, *, slabs: bool = False) -> Tay
     if slabs:
         norm = sharper(softmax, weights, at.norm)
         at = replace(at, box=np.full(len(weights), norm), norm=norm)
-    moved = softmax.scores.mapped(at.response)
-    return Taylor(
-        moved.domain, np.zeros(len(weights)), moved.jacobian, moved.hessians + at.second, moved.errors, moved.loose
-    ).with_source("attention", at.box, at.norm)
+    moved = replace(softmax.moved(at.response), centre=np.zeros(len(weights)))
+    return moved.with_source("attention", at.box, at.norm)
 
 
 @pytest.mark.parametrize("keys", [1, 2, 7])

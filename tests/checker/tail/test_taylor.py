@@ -82,7 +82,7 @@ def test_sizes_of_errors(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gain, box = rng.normal(size=(3, 4)), rng.random(4)
     source = Source("s", box, float(rng.uniform(0.1, 1.5) * np.linalg.norm(box)))
-    x = Taylor(Domain(), np.zeros(3), np.zeros((3, 1)), np.zeros((3, 1, 1)), ((source, gain),), np.zeros(3))
+    x = Taylor(Domain(), np.zeros(3), np.zeros((3, 1)), (), ((source, gain),), np.zeros(3))
     for _ in range(50):
         e = box * rng.choice([-1.0, 1.0, 0.5], 4)
         e *= min(1.0, source.norm / np.linalg.norm(e)) * (1 - 1e-12)

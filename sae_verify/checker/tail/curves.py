@@ -1,0 +1,227 @@
+"""Quadratic forms of y that models carry along: each keeps the factors it arose from, and linear maps act on gains.
+
+A curve is a vector q(y) of m forms that arose at one site; a model has sum_s G_s q_s(y) of them. The forms of a model's
+entries, (n, k, k), are only made where that is small: otherwise their sizes come from inner products of the factors,
+by ||sum g_j S_j||_F^2 = g.M g with M_ij = <S_i, S_j>. Theorem: adjoint-identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..arithmetic import Array, gamma
+from .domain import Domain
+from .sizes import grow, length, lengths, spectral
+
+FITS = 6_000_000
+"""Numbers in the forms of a model, and of its curves: beyond it they are not made. Fewer cost less and say less."""
+NARROW = 1200
+"""Entries of a model up to which a matrix of all their inner products is made."""
+
+Grams = dict[tuple[int, int], tuple["Curve", Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """q_j = (left_j . y)(right_j . y); left (m, k), right (m, k) or, the same for all, (1, k)."""
+
+    left: Array
+    right: Array
+    grams: Grams = field(default_factory=dict, repr=False)
+
+    @property
+    def count(self) -> int:
+        """m."""
+        return len(self.left)
+
+    @cached_property
+    def size(self) -> Array:
+        """sup |q_j| over the unit ball, (m,)."""
+        return grow(lengths(self.left) * lengths(self.right))
+
+    @property
+    def unit(self) -> tuple[Array, Array]:
+        """Both factors with rows divided by their lengths."""
+        return self.left / lengths(self.left)[:, None], self.right / lengths(self.right)[:, None]
+
+    @cached_property
+    def flat(self) -> Array:
+        """Matrices with these forms, (m, k * k), not symmetric."""
+        return (self.left[:, :, None] * self.right[:, None, :]).reshape(self.count, -1)
+
+    def weighted(self, weights: Array) -> Array:
+        """A matrix whose form is sum_j weights_j q_j, (k, k)."""
+        return self.left.T @ (weights[:, None] * self.right)
+
+    def polar(self, axis: int) -> Array:
+        """Gradients of the q_j along one coordinate, (m, k)."""
+        return self.left[:, axis, None] * self.right + self.right[:, axis, None] * self.left
+
+
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """q_j = y . F_j y, F (m, k, k)."""
+
+    forms: Array
+    grams: Grams = field(default_factory=dict, repr=False)
+
+    @property
+    def count(self) -> int:
+        """m."""
+        return len(self.forms)
+
+    @cached_property
+    def size(self) -> Array:
+        """sup |q_j| over the unit ball, (m,)."""
+        return lengths(self.forms)
+
+    @property
+    def unit(self) -> Array:
+        """Symmetric matrices with these forms, divided by their sizes."""
+        halves = self.forms / self.size[:, None, None]
+        return 0.5 * (halves + halves.transpose(0, 2, 1))
+
+    @property
+    def flat(self) -> Array:
+        """Matrices with these forms, (m, k * k)."""
+        return self.forms.reshape(self.count, -1)
+
+    def weighted(self, weights: Array) -> Array:
+        """A matrix whose form is sum_j weights_j q_j, (k, k)."""
+        return np.tensordot(weights, self.forms, 1)
+
+    def polar(self, axis: int) -> Array:
+        """Gradients of the q_j along one coordinate, (m, k)."""
+        return self.forms[:, axis] + self.forms[:, :, axis]
+
+
+Curve = Products | Forms
+Curves = tuple[tuple[Curve, Array], ...]
+"""Pairs of a curve and its gain G (n, m)."""
+
+
+def parts(curves: Curves, rows: int) -> Array:
+    """sum_j |G_ij| sup |q_j| over the unit ball: what rounding is relative to, (n,)."""
+    return grow(sum((np.abs(gain) @ curve.size for curve, gain in curves), np.zeros(rows)))
+
+
+def hessians(curves: Curves, rows: int, order: int) -> Array:
+    """H (n, k, k) with y . H_i y / 2 = sum_j G_ij q_j(y)."""
+    total = np.zeros((rows, order * order))
+    for curve, gain in curves:
+        total += gain @ curve.flat
+    forms = total.reshape(rows, order, order)
+    return forms + forms.transpose(0, 2, 1)
+
+
+def form(curves: Curves, row: int, order: int) -> Array:
+    """The Hessian of one entry, (k, k)."""
+    total = sum((curve.weighted(gain[row]) for curve, gain in curves), np.zeros((order, order)))
+    return total + total.T
+
+
+def fits(curves: Curves, rows: int, order: int) -> bool:
+    """Whether the forms are few and small enough to be made."""
+    atoms = sum(curve.count for curve, _ in curves)
+    return max(rows, atoms) * order * order <= FITS
+
+
+def _lost(curves: Curves, order: int) -> float:
+    """Relative rounding of sums over all atoms and coordinates."""
+    return 16 * gamma(sum(curve.count for curve, _ in curves) + order)
+
+
+def rounding(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
+    """How far the forms of `hessians` and `form` are from the exact ones, at most, (n,)."""
+    return grow(_lost(curves, order) * domain.reach**2 * parts(curves, rows))
+
+
+def row_sizes(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
+    """sup |sum_j G_ij q_j(y)| over the domain, (n,), from inner products alone."""
+    size, lost = parts(curves, rows), _lost(curves, order)
+    squares = sum(np.einsum("ij,ij->i", g, h) for g, h in _squared(curves, domain, size[:, None]))
+    ball = size * np.sqrt(np.maximum(squares, 0.0) + lost)
+    corner = sum((np.abs(c) for c in _corner(curves, domain)), np.zeros(rows))
+    mixed = sum((lengths(m) for m in _mixed(curves, domain)), np.zeros(rows))
+    everywhere = domain.reach**2 * size
+    return grow(np.minimum(ball + corner + mixed + lost * everywhere, everywhere))
+
+
+def norm_size(curves: Curves, domain: Domain, rows: int, order: int) -> float:
+    """sup ||(sum_j G_ij q_j(y))_i||_2 over the domain, from inner products alone."""
+    size, lost = length(parts(curves, rows)), _lost(curves, order)
+    everywhere = domain.reach**2 * size
+    if rows > NARROW:
+        return float(grow(everywhere))
+    gram = sum((g @ h.T for g, h in _squared(curves, domain, size)), np.zeros((rows, rows)))
+    ball = size * float(np.sqrt(spectral(gram) + lost))
+    corner = sum(length(c) for c in _corner(curves, domain))
+    mixed = sum(spectral(m) for m in _mixed(curves, domain))
+    return float(grow(min(ball + corner + mixed + lost * everywhere, everywhere)))
+
+
+def cubic_size(curves: Curves, domain: Domain, order: int) -> float:
+    """sup |sum_j (G_j . y) q_j(y)| over the domain, with gains (k, m); infinite where it would cost too much."""
+    if not curves:
+        return 0.0
+    size = grow(float(sum(float(lengths(gain.T) @ curve.size) for curve, gain in curves)))
+    lost = _lost(curves, order)
+    if domain.box or order > NARROW:
+        if not fits(curves, order, order):
+            return np.inf
+        unfolded = 0.5 * hessians(curves, order, order).reshape(order, -1)
+        return float(grow((spectral(unfolded) + lost * size) * domain.reach**3))
+    gram = sum((g @ h.T for g, h in _squared(curves, domain, size)), np.zeros((order, order)))
+    return float(grow(size * (np.sqrt(spectral(gram) + lost) + lost)))
+
+
+def _squared(curves: Curves, domain: Domain, scale: Array | float) -> list[tuple[Array, Array]]:
+    """Pairs (G_s M_st, G_t), over the ball's coordinates, all gains divided by `scale`; they add up to G M G^T.
+
+    `scale` is at least the sum of a row's |G_ij| sup |q_j|, so that squares neither overflow nor vanish.
+    """
+    scaled = [(curve, gain * curve.size / scale) for curve, gain in curves]
+    return [
+        (sum((gain @ _gram(one, other, domain.box) for one, gain in scaled), np.zeros(1)), against)
+        for other, against in scaled
+    ]
+
+
+def _gram(one: Curve, other: Curve, box: int) -> Array:
+    """Inner products of the symmetric matrices of two curves, in units of their sizes, over the ball's coordinates."""
+    key = id(other), box
+    if key not in one.grams:
+        made = _inner(one, other, box)
+        one.grams[key] = other, made
+        if other is not one:
+            other.grams[id(one), box] = one, made.T
+    return one.grams[key][1]
+
+
+def _inner(one: Curve, other: Curve, box: int) -> Array:
+    if isinstance(one, Forms):
+        if not isinstance(other, Forms):
+            return _inner(other, one, box).T
+        a, b = one.unit[:, box:, box:], other.unit[:, box:, box:]
+        return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
+    left, right = (side[:, box:] for side in one.unit)
+    if isinstance(other, Forms):
+        return np.stack([((left @ f[box:, box:]) * right).sum(axis=1) for f in other.unit], axis=1)
+    l2, r2 = (side[:, box:].T for side in other.unit)
+    return 0.5 * ((left @ l2) * (right @ r2) + (left @ r2) * (right @ l2))
+
+
+def _corner(curves: Curves, domain: Domain) -> list[Array]:
+    """The box's own part: for each pair of its coordinates, gain times half the mixed derivative, (n,)."""
+    m = domain.box
+    pairs = [(a, b) for a in range(m) for b in range(m)]
+    return [sum((gain @ curve.polar(a)[:, b] for curve, gain in curves), np.zeros(1)) / 2 for a, b in pairs]
+
+
+def _mixed(curves: Curves, domain: Domain) -> list[Array]:
+    """Of each of the box's coordinates with the ball's, (n, k - box)."""
+    m = domain.box
+    return [sum((gain @ curve.polar(a)[:, m:] for curve, gain in curves), np.zeros(1)) for a in range(m)]
