@@ -23,6 +23,9 @@ from .softmax import Softmax, mean
 from .taylor import Taylor, added, stacked
 from .weights import AttentionWeights
 
+OWN_WORTHWHILE = 0.1
+"""Of |1/Z - 1|: below it the own key's share is not followed through slabs."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Map:
@@ -205,7 +208,8 @@ def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tupl
     gradient = response.jacobian[0]
     squares = domain.reach**2 * float(np.abs(share.response[0]) @ np.square(lengths(scores.jacobian)))
     hessian, off = response.hessian(0)
-    bend = domain.form(hessian) + off + float(response.error[0]) + min(float(share.box[0]), share.norm)
+    bend = domain.form(hessian) + off + float(response.error[0])
+    bend += sharper(softmax, own, min(float(share.box[0]), share.norm), OWN_WORTHWHILE)
     bend += 4 * gamma(len(p)) * squares
     turn = domain.row(gradient)
     # A probability moves by at most one, whatever its model says.

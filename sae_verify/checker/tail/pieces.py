@@ -1,12 +1,12 @@
 """A sharper remainder of a softmax mean: the domain is cut into slabs, and each has a model of its own to compare with.
 
-Over a slab around s u, u a direction of the ball, the scores are b + c' with b = J u s; the pattern there is
-p_j exp(b_j), normalised, and the mean has its own value A, response R' and remainder. Its distance from the model at
-the centre, sum R_j (c_j + l_j^2 / 2) with R = p w, is
+The scores are c = l + r, l linear. Over a slab around s u, u a direction of the ball, l = b + l' with b = J u s; the
+pattern there is p_j exp(b_j), normalised, and the mean has its own value A, response R' and remainder. Its distance
+at l from the model at the centre, sum R_j (l_j + l_j^2 / 2) with R = p w, is
 
-    A - R (b + b^2 / 2) + (R' - R - R b) l' + (R' - R) (rest) + (R' (l' - n)^2 - R l'^2) / 2 + its remainder,
+    A - R (b + b^2 / 2) + (R' - R - R b) l' + (R' (l' - n)^2 - R l'^2) / 2 + its remainder,
 
-where l' is the linear part of c' and n its mean under the pattern there.
+where n is the mean of l' under the pattern there; and r adds (R' - R) r and what `followed` bounds.
 
 Theorem: attention-remainder.
 """
@@ -21,7 +21,7 @@ from ..arithmetic import Array, U, gamma
 from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths
-from .softmax import Softmax, mean, signs_free
+from .softmax import Softmax, followed, mean, signs_free
 from .taylor import Taylor
 
 SLABS = 6
@@ -30,11 +30,11 @@ WORTHWHILE = 0.03
 """Of |1/Z - 1|: below it the model at the centre is good enough."""
 
 
-def sharper(softmax: Softmax, weights: Array, norm: float) -> float:
+def sharper(softmax: Softmax, weights: Array, norm: float, worthwhile: float = WORTHWHILE) -> float:
     """A bound of the norm of the remainder of `mean(softmax, weights)`; `norm` is the one to improve upon."""
     scores, p = softmax.scores, softmax.pattern
     m = scores.domain.box
-    if not (softmax.partition > WORTHWHILE and np.isfinite(norm)) or scores.jacobian.shape[1] <= m + 1:
+    if not (softmax.partition > worthwhile and np.isfinite(norm)) or scores.jacobian.shape[1] <= m + 1:
         return norm
     size = lengths(weights.T)
     leading = np.sqrt(p * size * softmax.cubic)[:, None] * scores.jacobian[:, m:]
@@ -64,9 +64,8 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     moved = np.concatenate([scores.jacobian[:, :m], half * ahead[:, None], radius * across], axis=1)  # (P, k + 1)
     base = middle * ahead
     # What floats lose in the scores: `along` is of length 1 up to rounding only.
-    lost = 16 * gamma(k) * lengths(scores.jacobian) * scores.domain.reach
-    rest = grow(scores.rest + lost)
-    there = _pattern(softmax, base, moved, rest, Domain(m + 1))
+    lost = grow(16 * gamma(k) * lengths(scores.jacobian) * scores.domain.reach)
+    there = _pattern(softmax, base, moved, lost, Domain(m + 1))
     own = weights @ there.pattern
     apart = weights - own[:, None]
     response, here = apart * there.pattern, weights * p
@@ -75,7 +74,7 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     shift = here * base
     constant = length(own - here @ base - 0.5 * shift @ base)
     first = domain.matrix((change - shift) @ moved)
-    reach = grow(domain.rows(moved) + rest)
+    reach = grow(domain.rows(moved) + lost)
     # R and R' sum to 0: R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n).
     drift = domain.row(there.pattern @ moved)
     centred = there.scores.jacobian
@@ -85,14 +84,14 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     )
     absolute = lengths(change.T)
     remainder = mean(there, apart, movers=(0, 1)).norm
-    # rest: linear in it, and its part of l'^2 / 2 at the slab; there it is compared with the model at its own centre.
-    slack = float((absolute * rest).sum() + (lengths(shift.T) * rest).sum() + (absolute * rest * reach).sum())
+    slack = float((absolute * lost).sum() + (lengths(shift.T) * lost).sum() + (absolute * lost * reach).sum())
     sizes = lengths(weights.T) * (np.abs(p) + there.pattern) * (1 + np.abs(base) + reach) ** 2
     rounding = 32 * gamma(count + k) * float(sizes.sum()) + 4 * U * length(own)
-    return float(grow(constant + first + second + remainder + slack + rounding))
+    linear = float(grow(constant + first + second + remainder + slack + rounding))
+    return float(grow(linear + scores.mapped(change).rest_norm + followed(there, apart, scores)))
 
 
-def _pattern(softmax: Softmax, base: Array, moved: Array, rest: Array, domain: Domain) -> Softmax:
+def _pattern(softmax: Softmax, base: Array, moved: Array, lost: Array, domain: Domain) -> Softmax:
     """The softmax whose centre has the scores moved by `base`, and what moves around it."""
     count = len(base)
     raised = exp(base - base.max())
@@ -103,9 +102,9 @@ def _pattern(softmax: Softmax, base: Array, moved: Array, rest: Array, domain: D
     # |log(1 + x)| <= 2 |x| below one half; a product that vanished says nothing of its logarithm.
     off = np.where((off < 0.5) & (total > 2.0**-1000), off, np.inf)
     centring = np.eye(count) - pattern
-    loose = rest + float(pattern @ rest) + 2 * off + 2 * float(pattern @ off)
+    loose = lost + float(pattern @ lost) + 2 * off + 2 * float(pattern @ off)
     loose = loose + 8 * gamma(count) * (lengths(moved) + float(pattern @ lengths(moved))) * domain.reach
     scores = Taylor(domain, np.zeros(count), centring @ moved, (), (), grow(loose))
-    reach = float(domain.rows(moved).max()) + float(rest.max())
+    reach = float(domain.rows(moved).max()) + float(lost.max())
     slip = (abs(float(pattern.sum()) - 1.0) + gamma(count)) * (1 + reach) + 4 * float(pattern @ off) + softmax.slip
     return Softmax(pattern, scores, float(grow(slip)))

@@ -24,8 +24,13 @@ def activated(z: Taylor, kind: str) -> Taylor:
     # sup |sigma(c + u) - s0 - s1 u - s2 u^2 / 2| / |u|, by the third derivative, or by the slope where that is less.
     steep = grow(np.minimum(third(kind, z.centre, reach) * reach**2 / 6, slope(kind) + np.abs(s1) + 0.5 * bend * reach))
     box = grow(bend * rest * (z.linear + 0.5 * rest) + steep * reach)
+    # Far out the series says nothing, but the slope does: |sigma(c + u) - s0| and the model are at most this.
+    whole = grow((slope(kind) + np.abs(s1)) * reach + 0.5 * bend * z.linear**2)
     bent = bend * rest
-    together = z.domain.matrix((bent + steep)[:, None] * z.jacobian) + length(0.5 * bend * rest**2 + steep * rest)
+    near = box <= whole
+    together = z.domain.matrix(np.where(near, bent + steep, 0.0)[:, None] * z.jacobian)
+    together += length(np.where(near, 0.5 * bend * rest**2 + steep * rest, whole))
+    box = np.minimum(box, whole)
     rounding = value.rad + first.rad * reach + 0.5 * second.rad * reach**2
     rounding = rounding + 8 * U * (np.abs(value.mid) + (np.abs(s1) + bend * z.parts) * z.parts) + TINY
     model = Taylor(

@@ -174,6 +174,44 @@ def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> 
     return Mean(response, box, float(norm))
 
 
+def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
+    """sup ||F(l + r) - F(l) - F'(0) r||: how the mean F follows what is not linear in the scores.
+
+    l is the linear part of the softmax's own scores, which may have only rounding besides; r is all that is not linear
+    in `scores`. With x = l + s r, both centred, and phi = exp(x) / Z - 1, the difference is the mean over s in [0, 1]
+    of sum p_j phi_j r_j w_j - (sum p_j phi_j w_j) (sum p_j phi_j r_j).
+    """
+    p, line, domain = softmax.pattern, softmax.scores, softmax.scores.domain
+    centring, root = np.eye(len(p)) - p, np.sqrt(p)
+    rest = scores.mapped(centring).rest
+    moving = Softmax(p, line.loosened(rest), softmax.slip)
+    steep, fixed = moving.alone[1], line.loose  # |exp(x) - 1| <= steep |x| Z
+    scaled, shares, response = weights * root, lengths(weights.T) * p, weights * p
+    answer = scores.mapped(response).rest_norm
+
+    def moved(factor: Array, share: float) -> float:
+        """sup ||sum_j p_j w_j x_j|| over |x_j| at most factor_j (|l_j| + share r_j)."""
+        size = signs_free(domain, scaled, (root * factor)[:, None] * line.jacobian)
+        return size + _least(shares, scaled, root, factor * (fixed + share * rest))
+
+    cross = moved(steep * rest, 0.5)
+    # exp(x) - 1 as it is, or as x + (exp(x) - 1 - x).
+    first = domain.matrix(response @ line.jacobian) + answer + _least(shares, scaled, root, fixed)
+    mean_moves = min(
+        moved(steep, 1.0),
+        first * (1 + moving.partition) + moved(0.5 * moving.reach + moving.cubic, 1.0),
+        2 * float(lengths(weights.T).max(initial=0.0)),
+    )
+    together = min(scores.mapped(root[:, None] * centring).rest_norm, length(root * rest))
+    rest_moves = together * (
+        domain.matrix((root * steep)[:, None] * line.jacobian) + length(root * steep * (fixed + rest))
+    )
+    # Sums that are 0 are so up to rounding.
+    reach = 1 + float(moving.reach.max(initial=0.0)) + float(scores.rest.max(initial=0.0))
+    off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * softmax.slip) * float(shares.sum())
+    return float(grow(cross + moving.partition * answer + mean_moves * rest_moves + 8 * off * reach * reach))
+
+
 def _coefficients(softmax: Softmax, chosen: NDArray[np.bool_]) -> Array:
     """Bounds of |x_j| / |c_j| for the parts sum p_j w_j x_j of the remainder, (P,).
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,12 +19,13 @@ from sae_verify.checker.tail.softmax import (
     _excess2,
     _excess2_low,
     _excess3,
+    followed,
     mean,
     signs_free,
 )
 from sae_verify.checker.tail.taylor import Taylor
 
-from .enclosure import holds, model
+from .enclosure import admissible, holds, model, project, starts, values_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # `check` silences them
 
@@ -109,3 +111,39 @@ def test_products_with_free_signs(seed: int, scale: float) -> None:
         y = rng.normal(size=3)
         reach = np.abs(rows @ (y / np.linalg.norm(y)))
         assert np.linalg.norm(weights @ (reach * rng.choice([-1, 1, 0.5], 4)) / scale) * scale <= bound * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("keys", [1, 2, 6])
+@pytest.mark.parametrize("linear", [0.05, 1.0, 6.0])
+@pytest.mark.parametrize("rest", [0.02, 0.5])
+def test_what_is_not_linear_is_followed(keys: int, linear: float, rest: float) -> None:
+    """F(l + r) - F(l) - F'(0) r by ascent over y and the errors of r."""
+    rng = np.random.default_rng(keys)
+    worst = 0.0
+    for box in (0, 1):
+        x = model(rng, keys, 3 + box, box, centre=1.0, linear=linear, quadratic=rest, errors=rest, loose=rest / 9)
+        softmax = _softmax(x)
+        weights = rng.normal(size=(3, keys))
+        weights = weights - (weights @ softmax.pattern)[:, None]
+        scores = softmax.scores
+        line = Taylor(scores.domain, scores.centre, scores.jacobian, (), (), np.full(keys, 1e-12))
+        bound = followed(Softmax(softmax.pattern, line, softmax.slip), weights, scores)
+        p, w = torch.tensor(softmax.pattern), torch.tensor(weights)
+        raw = [starts(rng, scores.domain, 3 + box, 24)]
+        raw += [torch.tensor(rng.choice([-1.0, 1.0], (24, len(s.box)))) for s, _ in scores.errors]
+        raw += [torch.tensor(rng.choice([-1.0, 0.0, 1.0], (24, keys)))]
+        for r in raw:
+            r.requires_grad_(True)
+        optimiser = torch.optim.Adam(raw, lr=0.05)
+        for _ in range(30):
+            y = project(raw[0], box)
+            linear_part = y @ torch.tensor(scores.jacobian).T
+            moved = values_of(scores, y, *admissible(scores, raw[1:]))
+            averages = [torch.softmax(torch.log(p) + c, 1) @ w.T for c in (moved, linear_part)]
+            size = (averages[0] - averages[1] - ((moved - linear_part) * p) @ w.T).norm(dim=1)
+            worst = max(worst, float(size.detach().max()) / bound)
+            optimiser.zero_grad()
+            (-size.sum()).backward()
+            optimiser.step()
+    assert worst <= 1.0
+    assert keys == 1 or linear > 1 or worst > 0.01
