@@ -16,6 +16,7 @@ NAMES = (
     "through_blocks",
     "crown",
     "scaling",
+    "sae_loading",
 )
 
 if __name__ == "__main__":

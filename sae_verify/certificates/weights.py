@@ -7,10 +7,14 @@ from pathlib import Path
 
 from sae_verify.checker.model import load_head
 from sae_verify.checker.weights import load_weights
-from sae_verify.errors import InputError
+from sae_verify.errors import InputError, UnsupportedError
 from sae_verify.problem import Problem
-from sae_verify.sae import SAE
+from sae_verify.sae import SAE, GatedSAE, JumpReLUSAE, ReLUSAE, TopKSAE
+from sae_verify.sae.formats.registry import FORMATS, format_of
 from sae_verify.sae.normalization import InputScale
+
+CERTIFIED = (ReLUSAE, JumpReLUSAE, TopKSAE, GatedSAE)
+"""Architectures whose held sets the checker computes."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,24 @@ def locate_sae(sae: SAE) -> StoredSAE:
 
     Raises:
         InputError: it was built in memory and has no files.
-        checker.Rejected: the files are not in a format the checker reads.
+        UnsupportedError: the checker does not know its architecture, or does not read files in its format.
+        checker.Rejected: the files are not what the checker reads in this format.
     """
     if sae.source.path is None:
         raise _no_files("SAE")
+    if type(sae) not in CERTIFIED:
+        raise UnsupportedError(
+            f"a certificate about an SAE of type {type(sae).__name__}",
+            rule=f"the checker computes {', '.join(kind.__name__ for kind in CERTIFIED)}",
+            remedy="use an SAE of one of these",
+        )
+    checked = [known.name for known in FORMATS if known.checked]
+    if sae.source.format not in checked or format_of(sae.source.path)[0].name != sae.source.format:
+        raise UnsupportedError(
+            f"a certificate about {sae.source.path}, whose format is {sae.source.format!r}",
+            rule=f"the checker reads weights itself, in the formats {', '.join(checked)}, and tells them by names",
+            remedy="write it with save_sae(sae, directory), which is exact, and load that",
+        )
     scale = sae.normalization.scale if isinstance(sae.normalization, InputScale) else None
     return StoredSAE(sae.source.path, load_weights(sae.source.path, scale).digest, scale)
 
@@ -59,6 +77,7 @@ def locate_weights(problem: Problem) -> Weights:
 
     Raises:
         InputError: the SAE or the model was built in memory and has no files.
+        UnsupportedError: as `locate_sae`.
         checker.Rejected: the files are not in a format the checker reads.
 
     """

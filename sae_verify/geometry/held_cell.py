@@ -135,7 +135,8 @@ def held_cell(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, 
         side: `outer` for bounds, `inner` for attacks.
 
     Raises:
-        UnsupportedError: pre-activations are held and the SAE's normalisation is not linear.
+        UnsupportedError: pre-activations are held and the SAE's normalisation is not linear, or the architecture has
+            no such held set.
 
     """
     return held_cells(sae, threat, defended, x[None], h[None], side)[0]
@@ -145,6 +146,7 @@ def held_cells(
     sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, h: Array, side: Side
 ) -> list[HeldCell]:
     """The held cells of many prompts, (B, d) residuals: one pass of the encoder. Arguments and errors as above."""
+    sae.require_held(threat.held)
     points: tuple[Point, ...] = ("x", "h") if threat.at == "both" else (threat.at,)  # type: ignore[assignment]
     parts = [_at_point(sae, threat, defended, x if point == "x" else h, point, side) for point in points]
     return [

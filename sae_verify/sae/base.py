@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sae_verify.errors import FeatureError, InputError, ShapeError, WeightsError
+from sae_verify.errors import FeatureError, InputError, ShapeError, UnsupportedError, WeightsError
 from sae_verify.sae.normalization import Identity, Normalization
 
 RUN_DTYPES = (torch.float32, torch.float64)
@@ -36,6 +37,8 @@ class Source:
         path: the directory or file it was read from.
         hook_name: hook point as the format spells it, for example `blocks.6.hook_resid_post`.
         model_name: the model it was trained on, as the format spells it.
+        architecture: as the format spells it, for example `batchtopk` for what runs as JumpReLU here.
+        notes: conventions that a user should know, a sentence each: what was taken as stored, in which units codes are.
 
     """
 
@@ -43,6 +46,8 @@ class Source:
     path: Path | None = None
     hook_name: str | None = None
     model_name: str | None = None
+    architecture: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -64,6 +69,11 @@ class SAE(abc.ABC):
 
     """
 
+    held_sets: ClassVar[tuple[str, ...]] = ("free", "preactivations", "defended", "code", "unreachable")
+    """What a threat model may hold of this architecture's code; see `require_held`."""
+    held_limits: ClassVar[str] = ""
+    """Why the others may not be held."""
+
     W_enc: Tensor
     W_dec: Tensor
     b_dec: Tensor
@@ -75,7 +85,7 @@ class SAE(abc.ABC):
         for name, tensor in self.tensors().items():
             if not isinstance(tensor, Tensor):
                 raise InputError(f"{name} is a {type(tensor).__name__}", rule="weights are torch tensors")
-            object.__setattr__(self, name, tensor.detach().contiguous())
+            object.__setattr__(self, name, _dense(tensor.detach()))
         if not isinstance(self.subtract_b_dec, bool):
             raise InputError(f"subtract_b_dec is {self.subtract_b_dec!r}", rule="it must be True or False")
         self._check_shapes()
@@ -91,7 +101,8 @@ class SAE(abc.ABC):
                 raise ShapeError(
                     f"{name} has shape {tuple(tensor.shape)}",
                     rule=f"with W_enc of shape {tuple(self.W_enc.shape)} it must be {shape}",
-                    remedy="transpose it, or check that the tensors belong to one SAE",
+                    remedy="W_enc is (d_in, d_sae) and W_dec (d_sae, d_in): transpose what is not, "
+                    "or check that the tensors belong to one SAE",
                 )
 
     def _check_values(self) -> None:
@@ -102,7 +113,7 @@ class SAE(abc.ABC):
                     rule="all weights are float32, or all are float64",
                     remedy="widen them exactly, for example with tensor.float()",
                 )
-            check_finite(name, tensor)
+            check_finite(name if self.source.path is None else f"{name} in {self.source.path}", tensor)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and required shape of each tensor, given W_enc."""
@@ -156,6 +167,15 @@ class SAE(abc.ABC):
             return self
         return dataclasses.replace(self, **{name: tensor.to(dtype) for name, tensor in self.tensors().items()})
 
+    def require_held(self, held: str) -> None:
+        """Raise UnsupportedError unless a threat model may hold this of the code."""
+        if held not in self.held_sets:
+            raise UnsupportedError(
+                f"held={held!r} of a {type(self).__name__}",
+                rule=self.held_limits,
+                remedy=f"use {' or '.join(map(repr, self.held_sets))}" if self.held_sets else "use another SAE",
+            )
+
     # --- encode -------------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -198,6 +218,13 @@ class SAE(abc.ABC):
         a = self.pre_activations(x)
         active = self._activate(a, x) != 0
         return active, torch.where(active, 0.0, self._raw_slack(a, x) / scale)
+
+    def ties(self, x: Tensor) -> Tensor:
+        """Return how many features share the score at the selection's cut-off while not all of them fit, (...,).
+
+        The lowest indices are on. Zero for architectures that decide each feature on its own.
+        """
+        return torch.zeros(self._input(x).shape[:-1], dtype=torch.long)
 
     @abc.abstractmethod
     def _raw_slack(self, a: Tensor, x: Tensor) -> Tensor:
@@ -290,9 +317,27 @@ class SAE(abc.ABC):
         return torch.tensor(list(features), dtype=torch.long, device=self.W_dec.device)
 
 
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor itself where its memory is dense, row by row or column by column; otherwise a dense copy."""
+    if tensor.ndim == 2 and tensor.t().is_contiguous():
+        return tensor
+    return tensor.contiguous()
+
+
+FINITE_BLOCK = 2**20
+"""Values that are checked at a time, so that a check needs little memory beside the tensor."""
+
+
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise WeightsError, with the tensor's name and the count, if a value is NaN or infinite."""
-    bad = int((~torch.isfinite(tensor)).sum())
+    """Raise WeightsError, with the tensor's name and the count, if a value is NaN or infinite.
+
+    Cost: one pass. A sum of finite values is finite unless it overflows; only then values are looked at one by one.
+    """
+    rows = tensor.t() if tensor.ndim == 2 and tensor.t().is_contiguous() else tensor.contiguous()
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    blocks = rows.reshape(-1).split(FINITE_BLOCK)
+    suspect = [block for block in blocks if not math.isfinite(float(block.sum(dtype=wide)))]
+    bad = sum(int((~torch.isfinite(block)).sum()) for block in suspect)
     if bad:
         raise WeightsError(
             f"{name} has {bad} of {tensor.numel()} values that are NaN or infinite",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sae_verify.errors import UnsupportedError
 from sae_verify.problem import Clamp
 from sae_verify.sae.base import SAE
 
@@ -20,7 +21,16 @@ def clamped(sae: SAE, clamp: Clamp, x: Tensor) -> Tensor:
     Returns:
         h, (..., d_in), in the SAE's dtype.
 
+    Raises:
+        UnsupportedError: it is no SAE but a transcoder.
+
     """
+    if not isinstance(sae, SAE):
+        raise UnsupportedError(
+            f"a clamp on a {type(sae).__name__}",
+            rule="the error term is what an SAE leaves of its own input, and a transcoder predicts another place",
+            remedy="use an SAE of the residual stream",
+        )
     code = sae.encode(x)  # (..., d_sae)
     index = torch.tensor(clamp.features, dtype=torch.long, device=code.device)
     values = torch.tensor(clamp.values, dtype=code.dtype, device=code.device)

@@ -64,6 +64,8 @@ def test_pickles_are_never_executed(name, tmp_path):
     folder = tmp_path / "sae"
     folder.mkdir()
     (folder / name).write_bytes(pickle.dumps(Attack(target)))
+    assert_refuses(folder / name, FileFormatError if name == "ae.pt" else UnsafeFileError)
+    (folder / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
     assert_refuses(folder / name, UnsafeFileError, "pickle")
     assert_refuses(folder, UnsafeFileError, "pickle")
     with pytest.raises(UnsafeFileError):
@@ -161,6 +163,13 @@ def test_non_finite_weights_are_counted(directory, name, value):
     assert_refuses(directory, WeightsError, f"{name} in .* has 3 of")
 
 
+def test_finite_values_whose_sum_overflows_are_finite(directory):
+    tensors = load_file(directory / WEIGHTS)
+    tensors["b_dec"][:] = 3e38
+    save_file(tensors, directory / WEIGHTS)
+    assert float(load_sae(directory).b_dec.double().sum()) > 2e39
+
+
 def test_wrong_tensors(directory):
     good = load_file(directory / WEIGHTS)
     for wrong, error, match in [
@@ -207,15 +216,7 @@ def test_missing_settings(directory, key):
     [
         *[
             ({"architecture": name}, UnsupportedError, name)
-            for name in (
-                "transcoder",
-                "skip_transcoder",
-                "temporal",
-                "crosscoder",
-                "clt",
-                "matching_pursuit",
-                "abstopk",
-            )
+            for name in ("temporal", "crosscoder", "clt", "dark_matter")
         ],
         ({"reshape_activations": "hook_z"}, UnsupportedError, "hook_z"),
         ({"normalize_activations": "covariance_whitening"}, UnsupportedError, "covariance_whitening"),
@@ -227,7 +228,7 @@ def test_missing_settings(directory, key):
         ({"apply_b_dec_to_input": 1}, MetadataError, "bool"),
         ({"rescale_acts_by_decoder_norm": "yes"}, MetadataError, "rescale"),
         ({"architecture": 3}, MetadataError, "str"),
-        ({"d_in": 9}, ShapeError, "W_enc has shape"),
+        ({"d_in": 9}, ShapeError, "d_in = 9"),
         ({"metadata": 3}, FileFormatError, "metadata"),
         ({"metadata": {"hook_head_index": 2}}, UnsupportedError, "hook_head_index"),
         ({"metadata": {"hook_name": "a", "hook_name_out": "b"}}, UnsupportedError, "hook_name_out"),
@@ -243,14 +244,17 @@ def test_wrong_settings(directory, changes, error, match):
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"activation_fn_str": "topk"}, UnsupportedError, "topk"),
+        ({"activation_fn_str": "topk"}, MetadataError, "activation_fn_kwargs"),
+        ({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": "5"}}, MetadataError, "activation_fn_kwargs"),
+        ({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 5, "signed": True}}, MetadataError, "signed"),
+        ({"activation_fn_str": "tanh-relu"}, UnsupportedError, "tanh-relu"),
         ({"architecture": "topk"}, UnsupportedError, "topk"),
         ({"finetuning_scaling_factor": True}, UnsupportedError, "finetuning"),
         ({"hook_name": "blocks.0.attn.hook_z"}, UnsupportedError, "hook_z"),
         ({"hook_head_index": 1}, UnsupportedError, "hook_head_index"),
-        ({"architecture": ...}, MetadataError, "architecture"),
-        ({"apply_b_dec_to_input": ...}, MetadataError, "apply_b_dec"),
-        ({"normalize_activations": True}, MetadataError, "type str"),
+        ({"apply_b_dec_to_input": 1}, MetadataError, "apply_b_dec"),
+        ({"normalize_activations": True}, MetadataError, "scale is not stored"),
+        ({"normalize_activations": "magic"}, UnsupportedError, "magic"),
     ],
 )
 def test_wrong_settings_of_older_versions(tmp_path, changes, error, match):
@@ -319,7 +323,7 @@ def test_what_is_not_an_sae_is_listed(tmp_path):
     (tmp_path / "layer_3").mkdir()
     assert_refuses(tmp_path, FileFormatError, r"'config\.json', 'layer_3/'")
     (tmp_path / "params.safetensors").touch()
-    assert_refuses(tmp_path, FileFormatError, "Gemma Scope 2")
+    assert_refuses(tmp_path, MetadataError, "architecture")
     (tmp_path / "weights.h5").touch()
     assert_refuses(tmp_path / "weights.h5", FileFormatError, r"\.h5")
     assert_refuses(tmp_path / "absent.npz", FileFormatError, "does not exist")
@@ -348,7 +352,11 @@ def test_a_repository_is_downloaded_without_pickles(directory, monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
     assert load_sae("owner/repository", "sae").source.path == directory
     assert calls[0][0] == "owner/repository"
-    assert calls[0][1] == ["sae/cfg.json", "sae/sae_weights.safetensors", "sae/params.npz"]
+    wanted = calls[0][1]
+    assert {"sae/cfg.json", "sae/sae_weights.safetensors", "sae/params.npz", "sae/ae.pt"} <= set(wanted)
+    assert all(name.startswith("sae/") and "*" not in name.replace("-*.safetensors", "") for name in wanted)
+    load_sae("owner/repository/sae")
+    assert calls[1] == calls[0]
 
 
 def test_an_unavailable_repository(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_verify.errors import InputError, MetadataError
+from sae_verify.errors import InputError, MetadataError, UnsupportedError
 from sae_verify.sae import InputScale, JumpReLUSAE, Source, load_sae, save_sae
 
 from .helpers import ARCHITECTURES, NORMALIZATIONS, inputs, make, same
@@ -28,6 +28,39 @@ def test_saving_and_loading_is_exact(architecture, normalization, dtype, tmp_pat
     for entry in ("cfg.json", "sae_weights.safetensors"):
         assert load_sae(directory / entry).source.path == directory
     assert load_sae(tmp_path / "a", "sae").source.path == directory
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=lambda n: type(n).__name__)
+def test_a_plain_file_is_exact_and_the_checker_reads_it(architecture, normalization, tmp_path):
+    sae = make(architecture, normalization)
+    path = save_sae(sae, tmp_path / "a" / "sae.safetensors")
+    scale = normalization.scale if isinstance(normalization, InputScale) else None
+    loaded = load_sae(path, input_scale=scale)
+    assert same(loaded, sae)
+    assert_agree(path, loaded)
+    save_sae(make("gated"), path)
+    assert same(load_sae(path), make("gated"))
+    (tmp_path / "b.safetensors").mkdir()
+    with pytest.raises(InputError, match="no file"):
+        save_sae(sae, tmp_path / "b.safetensors")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["sae.safetensors"]
+
+
+def test_what_a_layout_has_no_place_for_is_refused(tmp_path):
+    from sae_verify.sae import GroupMaxSAE, MatchingPursuitSAE
+
+    base = make("standard")
+    common = {"W_dec": base.W_dec, "b_dec": base.b_dec, "subtract_b_dec": True}
+    groups = GroupMaxSAE(**common, W_enc=base.W_enc, b_enc=torch.zeros(24), k=4)
+    tied = MatchingPursuitSAE(**common, W_enc=base.W_dec.T, residual_threshold=0.0)
+    with pytest.raises(UnsupportedError, match=r"ends in \.safetensors"):
+        save_sae(groups, tmp_path / "sae")
+    with pytest.raises(UnsupportedError, match=r"without \.safetensors"):
+        save_sae(tied, tmp_path / "sae.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    assert same(load_sae(save_sae(groups, tmp_path / "g.safetensors")), groups)
+    assert same(load_sae(save_sae(tied, tmp_path / "tied")), tied)
 
 
 def test_an_sae_is_replaced_and_nothing_else_is(tmp_path):
@@ -54,7 +87,7 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     save_sae(make("standard"), tmp_path / "sae")
-    monkeypatch.setattr("sae_verify.sae.formats.saelens.save_file", fail)
+    monkeypatch.setattr("sae_verify.sae.formats.save.save_file", fail)
     with pytest.raises(InputError, match="disk full"):
         save_sae(make("gated"), tmp_path / "sae")
     assert [p.name for p in tmp_path.iterdir()] == ["sae"]

@@ -115,12 +115,8 @@ def test_other_training_saves(architecture, tmp_path):
         assert_same(inference, load_sae(tmp_path / folder))
 
 
-@pytest.mark.parametrize(
-    "name", ["Transcoder", "SkipTranscoder", "JumpReLUTranscoder", "MatchingPursuitSAE", "AbsTopKSAE"]
-)
-def test_other_architectures_are_refused_by_name(name, tmp_path):
-    extra: dict[str, Any] = {"d_out": 8, "apply_b_dec_to_input": False} if "Transcoder" in name else {}
-    theirs = getattr(sae_lens, name)(getattr(sae_lens, name + "Config")(d_in=8, d_sae=24, **extra))
-    theirs.save_model(tmp_path)
-    with pytest.raises(UnsupportedError, match=theirs.cfg.architecture()):
+def test_what_is_not_one_position_is_refused_by_name(tmp_path):
+    settings = sae_lens.TemporalSAEConfig(d_in=8, d_sae=256, n_heads=2)
+    sae_lens.TemporalSAE(settings).save_model(tmp_path)
+    with pytest.raises(UnsupportedError, match="temporal"):
         load_sae(tmp_path)

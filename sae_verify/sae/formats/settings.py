@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from sae_verify.errors import InputError, MetadataError, UnsupportedError
-from sae_verify.sae.base import SAE, Source
-from sae_verify.sae.gated import GatedSAE
-from sae_verify.sae.jumprelu import JumpReLUSAE
+from sae_verify.errors import FileFormatError, InputError, MetadataError, ShapeError, UnsupportedError
 from sae_verify.sae.normalization import ConstantNormRescale, Identity, InputScale, LayerNorm, Normalization
-from sae_verify.sae.relu import ReLUSAE
-from sae_verify.sae.topk import TopKSAE
-
-VECTORS = {
-    "standard": ("b_enc",),
-    "jumprelu": ("b_enc", "threshold"),
-    "topk": ("b_enc",),
-    "gated": ("b_gate", "b_mag", "r_mag"),
-}
-"""Tensors of each architecture besides W_enc, W_dec and b_dec, under SAELens names."""
 
 NORMALIZATIONS: dict[str, type[Normalization]] = {
     "none": Identity,
@@ -31,10 +16,12 @@ NORMALIZATIONS: dict[str, type[Normalization]] = {
 }
 AVERAGE_NORM = "expected_average_only_in"
 
-
-def tensor_names(architecture: str) -> tuple[str, ...]:
-    """Return the names of all tensors that an architecture stores."""
-    return ("W_enc", "W_dec", "b_dec", *VECTORS[architecture])
+NOT_ONE_POSITION: dict[str, str] = {
+    "temporal": "its code at one position depends on the positions before it, through attention",
+    "clt": "it reads one layer and writes into all later ones, so there is no reconstruction of what it reads",
+    "crosscoder": "it reads and writes several layers at once, so no perturbation at one hook point is its error term",
+}
+"""Architectures that are known and refused, and why: a clamp's error term is that of one position at one hook point."""
 
 
 def required(settings: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:
@@ -50,9 +37,76 @@ def required(settings: Mapping[str, Any], key: str, kind: type, path: Path) -> A
             rule="the algebra depends on it and there is no default",
             remedy=f"add {key} to the metadata, as the SAE was trained",
         )
-    if type(settings[key]) is not kind:
-        raise MetadataError(f"{key} in {path} is {settings[key]!r}", rule=f"it must be of type {kind.__name__}")
-    return settings[key]
+    return optional(settings, key, kind, None, path)
+
+
+def optional(settings: Mapping[str, Any], key: str, kind: type, default: Any, path: Path) -> Any:
+    """Return `settings[key]`, or the format's own documented default where it is missing; errors as `required`."""
+    value = settings.get(key, default)
+    if value is not default and type(value) is not kind:
+        raise MetadataError(f"{key} in {path} is {value!r}", rule=f"it must be of type {kind.__name__}")
+    return value
+
+
+def number(settings: Mapping[str, Any], key: str, path: Path) -> float:
+    """Return `settings[key]` as a float; an integer is one. Errors as `required`."""
+    if type(settings.get(key)) is int:
+        return float(settings[key])
+    return required(settings, key, float, path)
+
+
+def section(settings: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """Return a JSON object within another; a missing one is empty.
+
+    Raises:
+        FileFormatError: it is something else.
+
+    """
+    value = settings.get(key, {})
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{key} in {path} is {value!r}", rule="it must be a JSON object")
+    return value
+
+
+def text(settings: Mapping[str, Any], key: str) -> str | None:
+    """A label, if it is one."""
+    value = settings.get(key)
+    return value if isinstance(value, str) else None
+
+
+def refuse_unknown_keys(settings: Mapping[str, Any], known: Collection[str], path: Path, remedy: str = "") -> None:
+    """Raise UnsupportedError for a key that is not known."""
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise UnsupportedError(
+            f"{path} has unknown keys {unknown}", rule="a key that is not known might change the algebra", remedy=remedy
+        )
+
+
+def one_of(
+    settings: Mapping[str, Any], key: str, allowed: Collection[str], path: Path, default: str | None = None
+) -> str:
+    """Return `settings[key]`, which must be one of `allowed`; otherwise UnsupportedError, with the reason if known."""
+    value = default if key not in settings and default is not None else required(settings, key, str, path)
+    if value not in allowed:
+        why = NOT_ONE_POSITION.get(value, "")
+        raise UnsupportedError(
+            f"{key} in {path} is {value!r}",
+            rule=why or f"supported are {', '.join(map(str, allowed))}",
+            remedy="use an SAE that acts on each position alone",
+        )
+    return value
+
+
+def check_size(claimed: Mapping[str, int | None], found: Mapping[str, int], path: Path) -> None:
+    """Raise ShapeError where a config's size is not that of the tensors."""
+    for key, value in claimed.items():
+        if value is not None and value != found[key]:
+            raise ShapeError(
+                f"{path} says {key} = {value}",
+                rule=f"the tensors have {key} = {found[key]}",
+                remedy="check that config and weights belong together",
+            )
 
 
 def normalization(name: str, input_scale: float | None, path: Path) -> Normalization:
@@ -86,27 +140,3 @@ def normalization(name: str, input_scale: float | None, path: Path) -> Normaliza
             remedy="leave input_scale out",
         )
     return NORMALIZATIONS[name]()
-
-
-def build(
-    architecture: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], norm: Normalization, source: Source
-) -> SAE:
-    """Return the SAE from widened tensors under SAELens names.
-
-    Args:
-        architecture: a key of `VECTORS`.
-        tensors: exactly `tensor_names(architecture)`.
-        settings: `apply_b_dec_to_input`, and for topk `k` and `rescale_acts_by_decoder_norm`, already checked.
-        norm: the normalisation.
-        source: where it came from.
-
-    """
-    subtract = settings["apply_b_dec_to_input"]
-    common = {**tensors, "subtract_b_dec": subtract, "normalization": norm, "source": source}
-    if architecture == "standard":
-        return ReLUSAE(**common)
-    if architecture == "jumprelu":
-        return JumpReLUSAE(**common)
-    if architecture == "gated":
-        return GatedSAE(**common)
-    return TopKSAE(**common, k=settings["k"], rescale_by_decoder_norm=settings["rescale_acts_by_decoder_norm"])

@@ -1,8 +1,7 @@
-"""Reading tensors and JSON from files nobody vouches for: typed errors, no code execution, exact widening."""
+"""Reading tensors as stored: safetensors (mapped, whole or in shards), .npz and .pt; no code is executed."""
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 import zlib
@@ -15,10 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae_verify.errors import FileFormatError, UnsafeFileError
-from sae_verify.sae.base import check_finite
-
-MAX_JSON_BYTES = 16 * 2**20
-"""A config is a few kilobytes; anything larger is not one."""
+from sae_verify.sae.formats.files import read_json, regular
 
 MAX_UNCHECKED_MEMBER_BYTES = 2**28
 """Archive members above this size must not be compressed better than `MAX_COMPRESSION`."""
@@ -26,51 +22,57 @@ MAX_UNCHECKED_MEMBER_BYTES = 2**28
 MAX_COMPRESSION = 50
 """Real weights compress by less than two; a larger ratio on a large member is a decompression bomb."""
 
-STORED_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+def has_safetensors(path: Path) -> bool:
+    """Whether a safetensors file, or the index of its shards, is there."""
+    return path.is_file() or _index(path).is_file()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        FileFormatError: missing, too large, not UTF-8, not strict JSON (NaN, repeated keys), or not an object.
-
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise FileFormatError(f"{path} has {path.stat().st_size} bytes", rule="a config is below 16 MiB")
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise FileFormatError(
-            f"{path} cannot be read as JSON: {error}",
-            rule="it must be a UTF-8 JSON object",
-            remedy="download or export it again",
-        ) from error
-    if not isinstance(value, dict):
-        raise FileFormatError(f"{path} holds a JSON {type(value).__name__}", rule="it must be a JSON object")
-    return value
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read every tensor as stored, and the file's own metadata.
+def read_safetensors(path: Path, root: Path | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map every tensor as stored, and read the file's own metadata; from shards if there is an index of them.
 
     Raises:
-        FileFormatError: missing, truncated, with a broken or oversized header, or with an unexpected dtype.
-        WeightsError: a value is NaN or infinite.
+        FileFormatError: missing, truncated, with a broken or oversized header, or shards that are not as indexed.
+        UnsafeFileError: a link that leads out of the directory.
 
     """
+    if path.is_file() or not _index(path).is_file():
+        return _read_one(path, root)
+    places = read_json(_index(path), root).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise FileFormatError(f"{_index(path)} has no weight_map", rule="it maps tensor names to file names")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
+            raise UnsafeFileError(f"{_index(path)} names the file {name!r}", rule="shards lie beside their index")
+        shard, _ = _read_one(path.with_name(name), root)
+        wanted = {key for key, place in places.items() if place == name}
+        if set(shard) != wanted:
+            raise FileFormatError(
+                f"{path.with_name(name)} has tensors {sorted(shard)}",
+                rule=f"the index says {sorted(wanted)}",
+                remedy="download all shards again",
+            )
+        tensors |= shard
+    return tensors, {}
+
+
+def _index(path: Path) -> Path:
+    return path.with_name(path.name + ".index.json")
+
+
+def _read_one(path: Path, root: Path | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    regular(path, root)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise FileFormatError(
             f"{path} cannot be read as safetensors: {error}",
             rule="header and data must be complete and agree",
             remedy="download or export it again",
         ) from error
-    return checked(tensors, path), metadata
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
@@ -78,10 +80,10 @@ def read_npz(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileFormatError: missing, truncated, a decompression bomb, or with an unexpected dtype.
-        UnsafeFileError: a member is a pickle.
-        WeightsError: a value is NaN or infinite.
+        UnsafeFileError: a member is a pickle, or a link that leads out of the directory.
 
     """
+    regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             _refuse_bombs(archive, path)
@@ -114,20 +116,25 @@ def read_npz(path: Path) -> dict[str, Tensor]:
                 rule="weights are float64, float32 or float16 arrays",
                 remedy="export them as float32",
             )
-    return checked({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, path)
+    return {name: torch.from_numpy(np.asarray(array, order="C")) for name, array in arrays.items()}
 
 
-def read_torch(path: Path) -> dict[str, Tensor]:
-    """Read a flat state dict from a torch file, with `weights_only=True` and nothing else.
+def read_torch(path: Path) -> dict[str, Any]:
+    """Read the dict of a torch file, with `weights_only=True` and nothing else; its tensors are mapped.
 
     Raises:
         UnsafeFileError: the pickle asks for anything but tensors and plain containers.
-        FileFormatError: missing, truncated, or not a flat dict of tensors.
-        WeightsError: a value is NaN or infinite.
+        FileFormatError: missing, truncated, compressed, or not a dict with text keys.
 
     """
+    regular(path)
     try:
-        value = cast(object, torch.load(path, map_location="cpu", weights_only=True))
+        mapped = zipfile.is_zipfile(path)  # torch's own archives; older files are one pickle
+        if mapped:
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise FileFormatError(f"{path} is compressed", rule="torch.save stores; this may be a bomb")
+        value = cast(object, torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except pickle.UnpicklingError as error:
         first_line = str(error).splitlines()[0] if str(error) else "no reason given"
         raise UnsafeFileError(
@@ -135,69 +142,43 @@ def read_torch(path: Path) -> dict[str, Tensor]:
             rule="a pickle may hold tensors and plain containers only; any other instruction can execute code",
             remedy="export the state dict as safetensors",
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise FileFormatError(
             f"{path} cannot be read as a torch file: {error}",
             rule="it must be a complete torch.save of a state dict",
             remedy="export the state dict as safetensors",
         ) from error
-    if not isinstance(value, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()):
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise FileFormatError(
-            f"{path} holds a {type(value).__name__} that is not a flat dict of tensors",
-            rule="a torch file must be a state dict",
+            f"{path} holds a {type(value).__name__} that is no state dict",
+            rule="a torch file must be a dict with names as keys",
             remedy="export the state dict as safetensors",
         )
-    return checked(cast("dict[str, Tensor]", value), path)
+    return cast("dict[str, Any]", value)
 
 
-def checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the tensors after checking dtype and finiteness, in sorted order."""
-    for name, tensor in sorted(tensors.items()):
-        if tensor.dtype not in STORED_DTYPES or tensor.is_sparse:
-            raise FileFormatError(
-                f"{name} in {path} is {'sparse ' if tensor.is_sparse else ''}{tensor.dtype}",
-                rule="weights are dense float64, float32, float16 or bfloat16 tensors",
-                remedy="export them in one of these (quantised weights are not supported)",
-            )
-        check_finite(f"{name} in {path}", tensor)
-    return dict(sorted(tensors.items()))
-
-
-def widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Widen all tensors exactly to one dtype: float64 if the encoder is float64, else float32.
-
-    A float64 tensor beside float32 ones (a threshold, say) is kept exactly: everything then becomes float64.
-    """
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors.values()) else torch.float32
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
-
-
-def take(tensors: dict[str, Tensor], names: tuple[str, ...], path: Path, what: str) -> dict[str, Tensor]:
-    """Return exactly the named tensors, widened.
-
-    Raises:
-        FileFormatError: a tensor is missing, or there is one that the algebra would not use.
-
-    """
-    missing = [name for name in names if name not in tensors]
-    extra = [name for name in tensors if name not in names]
-    if missing or extra:
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a torch file that must be a flat dict of tensors; errors as `read_torch`."""
+    value = read_torch(path)
+    others = sorted(name for name, tensor in value.items() if not isinstance(tensor, Tensor))
+    if others:
         raise FileFormatError(
-            f"{path} has tensors {sorted(tensors)}; missing {missing}, unexpected {extra}",
-            rule=f"{what} has exactly {list(names)}",
-            remedy="check that config and weights belong together",
+            f"{path} has {others} that are no tensors",
+            rule="it must be a state dict, flat and of tensors alone",
+            remedy="export the state dict as safetensors",
         )
-    return widened(tensors)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("an object repeats a key")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
+    return value
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, path: Path) -> None:
