@@ -26,16 +26,22 @@ _NAMES = {
     "Unsupported": "verdict",
     "certify": "pipeline",
     "check": "checker",
+    "clamped": "hosts",
     "load_model": "model",
     "load_problem": "problem_file",
     "load_sae": "sae",
+    "load_witnesses": "hosts",
     "save_sae": "sae",
+    "wrap_model": "hosts",
 }
 
 if TYPE_CHECKING:
     from sae_verify.attacks import Pgd as Pgd
     from sae_verify.checker import check as check
     from sae_verify.errors import SaeVerifyError as SaeVerifyError
+    from sae_verify.hosts import clamped as clamped
+    from sae_verify.hosts import load_witnesses as load_witnesses
+    from sae_verify.hosts import wrap_model as wrap_model
     from sae_verify.model import load_model as load_model
     from sae_verify.pipeline import certify as certify
     from sae_verify.problem import AtMost as AtMost

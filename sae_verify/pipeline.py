@@ -55,6 +55,8 @@ class _Found:
     bounds: tuple[Bound, ...]
     witnesses: tuple[tuple[Array, Replay], ...]
     seconds: float
+    run_dtype: str | None
+    run_gap: float | None
 
     def upper(self, radius: float) -> float:
         return min((b.value for b in self.bounds if b.radius is None or b.radius >= radius), default=np.inf)
@@ -90,6 +92,10 @@ def certify(
         raise InputError(f"effort is {effort!r}", rule="effort counts passes, at least 1", remedy="give a larger one")
     if out is not None:
         _check_directory(Path(out))
+    if problem.hook_point.inside:
+        why = f"the checker has no rule for {problem.hook_point}, which is inside a block: it starts at a residual "
+        yield from _unsupported(problem, f"{why}stream before or after one. `attack` searches there, too")
+        return
     try:
         batch = prepare(problem)
         weights = locate_weights(problem)
@@ -170,8 +176,11 @@ def search(
     for instance, value, found in zip(batch.instances, worst.value, bounds, strict=True):
         _sandwich(instance, float(value), found)
     progress("done", 1.0)
+    agreement = batch.tail.agreement
+    gaps = [None] * count if agreement is None else agreement.difference.amax(dim=0).tolist()
+    dtype = None if agreement is None else str(agreement.dtype).removeprefix("torch.")
     return tuple(
-        _Found(instance, bounds[i], _distinct(*(found[i] for found in witnesses)), seconds)
+        _Found(instance, bounds[i], _distinct(*(found[i] for found in witnesses)), seconds, dtype, gaps[i])
         for i, instance in enumerate(batch.instances)
     )
 
@@ -272,6 +281,8 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
         certificate=path if keep else None,
         digest=report.digest,
         seconds=found.seconds + time.perf_counter() - start,
+        run_dtype=found.run_dtype,
+        run_gap=found.run_gap,
     )
 
 

@@ -254,8 +254,7 @@ def trained_hook(model: Model, sae: SAE, hook: HookPoint | str | None) -> HookPo
         )
     point = model.hook_point(named)
     trained = sae.source.hook_name
-    # resid_post of one block and resid_pre of the next are the same state.
-    if trained is not None and model.hook_point(trained).first_block != point.first_block:
+    if trained is not None and not model.hook_point(trained).same_state(point):
         raise InputError(
             f"hook is {str(point)!r} and the SAE's metadata says {trained!r}",
             rule="an SAE is used where it was trained",

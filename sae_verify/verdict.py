@@ -91,6 +91,9 @@ class Result:
         trivial: the held equalities leave only delta = 0.
         certificate: the file, if one was written. digest: of the prompt's question and the weights.
         seconds: wall time spent on this prompt; shared work is divided evenly.
+        run_dtype: what the model ran in; proofs are about exact arithmetic on its stored weights.
+        run_gap: largest difference of a logit between that run and the float64 tail, over the perturbations that were
+            compared (see `Agreement`); None where nothing was run.
 
     """
 
@@ -107,3 +110,5 @@ class Result:
     certificate: Path | None
     digest: str | None
     seconds: float
+    run_dtype: str | None = None
+    run_gap: float | None = None

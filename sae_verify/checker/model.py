@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,23 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "offset": 0.0,
     },
 }
-_FAMILIES["gemma2"] = {**_FAMILIES["llama"], "tied": True, "offset": 1.0}
+_FAMILIES["mistral"] = _FAMILIES["qwen2"] = _FAMILIES["qwen3"] = _FAMILIES["llama"]
+_FAMILIES["phi3"] = _FAMILIES["llama"] | {
+    "own_code": {"configuration_phi3.Phi3Config", "modeling_phi3.Phi3ForCausalLM"},
+}
+_FAMILIES["gemma2"] = _FAMILIES["gemma3_text"] = _FAMILIES["llama"] | {"tied": True, "offset": 1.0}
+_FAMILIES["gpt_neox"] = {
+    "norm": "final_layer_norm",
+    "embedding": "embed_in.weight",
+    "prefix": "gpt_neox.",
+    "epsilon": "layer_norm_eps",
+    "blocks": "num_hidden_layers",
+    "layers": r"(?:gpt_neox\.)?layers\.([0-9]{1,6})\.",
+    "tied": False,
+    "centred": True,
+    "offset": 0.0,
+    "heads": ("embed_out", "lm_head"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +156,13 @@ def read_model(directory: Path) -> ModelFiles:
     family = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise Rejected(f"{directory}: model type {kind!r} is not one that the checker reads")
-    if config.get("quantization_config") or config.get("auto_map"):
+    # Published checkpoints of some built-in architectures also name code of their own, which is then not run.
+    own = config.get("auto_map")
+    names = [str(value).rpartition("--")[2] for value in own.values()] if isinstance(own, dict) else [""]
+    built_in = all(
+        name in family.get("own_code", ()) for name in names
+    )  # "repository--file.Class", or without the first
+    if config.get("quantization_config") or (own and not built_in):
         raise Rejected(f"{directory}: quantised weights and models with their own code are not supported")
     tensors: dict[str, Tensor] = {}
     for file in shards(directory):
@@ -156,7 +178,9 @@ def load_head(directory: Path) -> Head:
     files = read_model(directory)
     config, tensors, family = files.config, files.tensors, files.family
     embedding = files.named(family["embedding"])
-    unembedding = _unembedding(tensors, config.get("tie_word_embeddings", family["tied"]), embedding)
+    heads = [tensors[name] for head in family.get("heads", ("lm_head",)) if (name := f"{head}.weight") in tensors]
+    biased = any(f"{head}.bias" in tensors for head in family.get("heads", ("lm_head",)))
+    unembedding = _unembedding(heads, biased, config.get("tie_word_embeddings", family["tied"]), embedding)
     gain = Ball.exact(files.needed(family["norm"] + ".weight").float64())
     if family["offset"]:
         gain = gain + Ball.exact(np.full(gain.mid.shape, family["offset"]))
@@ -177,13 +201,15 @@ def load_head(directory: Path) -> Head:
     )
 
 
-def _unembedding(tensors: Mapping[str, Tensor], tied: object, embedding: Tensor | None) -> Tensor:
+def _unembedding(heads: Sequence[Tensor], biased: bool, tied: object, embedding: Tensor | None) -> Tensor:
     """The stored unembedding; where it can be told in two ways that differ, a rejection."""
-    head = tensors.get("lm_head.weight")
     if not isinstance(tied, bool):
         raise Rejected(f"config.json: tie_word_embeddings is {tied!r}")
-    if "lm_head.bias" in tensors:
+    if biased:
         raise Rejected("an unembedding with a bias is not supported")
+    if len(heads) > 1:
+        raise Rejected("the unembedding is stored twice, by an older and by today's name")
+    head = heads[0] if heads else None
     if tied and head is not None and embedding is not None and head.digest() != embedding.digest():
         # Loaders disagree on which of the two counts.
         raise Rejected("config.json ties the unembedding to the embedding, and both are stored with different values")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sae_verify.model.agreement import check_tail
+from sae_verify.model.block import Block, Remainder
 from sae_verify.model.hook_point import HookPoint
 from sae_verify.model.language_model import Model
 from sae_verify.model.prompts import Prompts
@@ -42,11 +43,16 @@ def _extract(model: Model, prompts: Prompts, hook: HookPoint, edited: Run) -> Ta
     lengths = prompts.lengths.to(model.device)
     rows = torch.arange(len(prompts), device=model.device)
     unembed = adapter.unembed(module)
+    blocks: list[Block | Remainder] = [
+        adapter.block(module, layer, inputs, lengths)
+        for layer, inputs in enumerate(edited.block_inputs, start=hook.first_block)
+    ]
+    if hook.inside:
+        whole = blocks[0]
+        assert isinstance(whole, Block)
+        blocks[0] = Remainder.after(hook.site, whole, edited.block_inputs[0][rows, lengths - 1].to(torch.float64))
     return Tail(
-        blocks=tuple(
-            adapter.block(module, layer, inputs, lengths)
-            for layer, inputs in enumerate(edited.block_inputs, start=hook.first_block)
-        ),
+        blocks=tuple(blocks),
         final_norm=adapter.final_norm(module),
         unembed=unembed.weight,
         unembed_bias=unembed.bias,

@@ -5,23 +5,25 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Literal, Self, cast, get_args
 
 from sae_verify.errors import HookPointError
 
-Site = Literal["hook_resid_pre", "hook_resid_post"]
-SITES: tuple[Site, ...] = ("hook_resid_pre", "hook_resid_post")
+Site = Literal["hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post"]
+SITES: tuple[Site, ...] = get_args(Site)
 
 _PATTERN = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(\w+)")
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A point of the residual stream; `str(hook)` is its TransformerLens name, `blocks.6.hook_resid_post`.
+    """A point of the residual stream or a write to it; `str(hook)` is its TransformerLens name.
 
     Attributes:
         layer: index of the block.
-        site: before (`hook_resid_pre`) or after (`hook_resid_post`) that block.
+        site: the residual stream before the block (`hook_resid_pre`), between attention and feed-forward network
+            (`hook_resid_mid`) or after the block (`hook_resid_post`); or what the attention (`hook_attn_out`) or the
+            feed-forward network (`hook_mlp_out`) adds to it, after their post norms where the architecture has some.
 
     Raises:
         HookPointError: the layer is not an integer >= 0, or the site is unknown.
@@ -34,7 +36,7 @@ class HookPoint:
         if isinstance(self.layer, bool) or not isinstance(self.layer, int) or self.layer < 0:
             raise HookPointError(f"layer {self.layer!r}", rule="a layer is an integer from 0")
         if self.site not in SITES:
-            raise HookPointError(f"site {self.site!r}", rule=f"a site is {' or '.join(SITES)}")
+            raise HookPointError(f"site {self.site!r}", rule=f"a site is one of {', '.join(SITES)}")
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -47,7 +49,7 @@ class HookPoint:
         if match is None or match[2] not in SITES:
             raise HookPointError(
                 f"hook point {name!r}",
-                rule="a hook point is blocks.{layer}.hook_resid_pre or blocks.{layer}.hook_resid_post",
+                rule=f"a hook point is blocks.{{layer}}. and one of {', '.join(SITES)}",
                 remedy=f"did you mean {_nearest(str(name))}?",
             )
         return cls(int(match[1]), cast(Site, match[2]))
@@ -57,8 +59,17 @@ class HookPoint:
 
     @property
     def first_block(self) -> int:
-        """Index of the first block that runs after the hook; the number of blocks if none does."""
+        """Index of the first block that runs, at least in part, after the hook; the number of blocks if none does."""
         return self.layer + (self.site == "hook_resid_post")
+
+    @property
+    def inside(self) -> bool:
+        """Whether the hook is within a block, so that a part of it runs afterwards."""
+        return self.site not in ("hook_resid_pre", "hook_resid_post")
+
+    def same_state(self, other: HookPoint) -> bool:
+        """Whether both name the same vector: resid_post of one block is resid_pre of the next."""
+        return self == other or (not self.inside and not other.inside and self.first_block == other.first_block)
 
     def check(self, n_layers: int) -> None:
         """Check that the model has this layer.

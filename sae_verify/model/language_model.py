@@ -21,14 +21,15 @@ class Model:
         module: the Hugging Face model.
         tokenizer: its tokenizer, or None (token-id prompts still work).
         adapter: what the package knows of its architecture.
-        path: directory that holds config.json and the safetensors.
+        path: directory that holds config.json and the safetensors; None for a model without files, which can be run
+            and attacked, but not certified.
         stored_exactly: every weight equals the stored one (False when the chosen dtype is narrower than the file's).
     """
 
     module: nn.Module
     tokenizer: Any
     adapter: Adapter
-    path: Path
+    path: Path | None
     stored_exactly: bool
 
     def __repr__(self) -> str:
@@ -62,7 +63,7 @@ class Model:
     @property
     def max_length(self) -> int:
         """Longest prompt, in tokens."""
-        return int(self.config.max_position_embeddings)
+        return self.adapter.max_length(self.config)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -78,10 +79,10 @@ class Model:
         """Read a hook point's name, if it is one, and check that this model has it.
 
         Raises:
-            HookPointError: it is misspelt, or there is no such block.
+            HookPointError: it is misspelt, there is no such block, or the architecture has no such state.
         """
         point = HookPoint.parse(hook) if isinstance(hook, str) else hook
-        point.check(self.n_layers)
+        self.adapter.check_hook(self.module, point)
         return point
 
     @property

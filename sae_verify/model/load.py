@@ -12,6 +12,7 @@ from torch import nn
 
 from sae_verify.errors import FileFormatError, InputError, UnsupportedError, WeightsError
 from sae_verify.model.adapters import adapter_for
+from sae_verify.model.adapters.options import check_options
 from sae_verify.model.huggingface import optional
 from sae_verify.model.language_model import Model
 from sae_verify.model.model_files import read_config, resolve_directory, stored_dtypes
@@ -19,7 +20,7 @@ from sae_verify.model.model_files import read_config, resolve_directory, stored_
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 _STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-_IGNORED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+_IGNORED = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 """Ends of stored names that are no weights: causal masks and frequency tables of older exports."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -48,15 +49,20 @@ def load_model(
     directory = resolve_directory(path_or_id)
     raw_config = read_config(directory)
     adapter = adapter_for(raw_config.get("model_type"))
+    own = raw_config.get("auto_map")
+    names = [str(value).rpartition("--")[2] for value in own.values()] if isinstance(own, dict) else [""]
+    built_in = all(name in adapter.own_code for name in names)  # "repository--file.Class", or without the first
     for key in ("auto_map", "quantization_config"):
-        if raw_config.get(key):
+        if raw_config.get(key) and not (key == "auto_map" and built_in):
             raise UnsupportedError(
                 f"{directory / 'config.json'} has {key}",
                 rule="models with their own code or quantised weights are not modelled",
                 remedy="use a plain checkpoint of the architecture",
             )
     stored = stored_dtypes(directory)
-    adapter.check(_read_config(transformers, directory))
+    config = _read_config(transformers, directory)
+    adapter.check(config)
+    check_options(raw_config, config)
     module = _read_module(transformers, directory, dtype).to(device)
     _check_finite(module, dtype)
     module.eval()

@@ -167,7 +167,7 @@ def _text_ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
 def _tokenizer(model: Model, name: str) -> Any:
     if model.tokenizer is None:
         raise PromptError(
-            f"{name} is a text and {model.path} has no tokenizer",
+            f"{name} is a text and {model.path or 'the model'} has no tokenizer",
             rule="texts need a tokenizer",
             remedy="add tokenizer.json to the model directory, or give token ids",
         )

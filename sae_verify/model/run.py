@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from sae_verify.model.full_precision import FullPrecision
 from sae_verify.model.hook_point import HookPoint
 from sae_verify.model.language_model import Model
 from sae_verify.model.prompts import Prompts
+from sae_verify.model.sites import edit_at, on_input
 
 Edit = Callable[[Tensor], Tensor]
-"""From the residual stream at the hook, (B, T, d), to the one that the rest of the model gets."""
+"""From the state at the hook, (B, T, d), to the one that the rest of the model gets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +26,12 @@ class Run:
     """What one forward pass showed, in the model's dtype.
 
     Attributes:
-        resid: (B, T, d) residual stream at the hook, before the edit.
+        resid: (B, T, d) state at the hook (the residual stream, or a write to it), before the edit.
         edited: (B, T, d) what the rest of the model got.
         logits: (B, V) at each prompt's last real position, before any final soft-cap (which is strictly
             increasing, so the order of the tokens is the same).
-        block_inputs: input (B, T, d) of every block from `hook.first_block` on; empty unless asked for.
+        block_inputs: input (B, T, d) of every block from `hook.first_block` on; empty unless asked for. The first is
+            that of the block that the hook is inside of, if it is.
     """
 
     resid: Tensor
@@ -54,10 +56,10 @@ def run(
     Gradients flow from `logits` to whatever `edit` uses, unless the caller is under torch.no_grad.
 
     Raises:
-        HookPointError: the model has no such layer.
+        HookPointError: the model has no such hook point.
         ShapeError: the edit changes the shape.
     """
-    hook.check(model.n_layers)
+    hook = model.hook_point(hook)
     blocks, seen = model.adapter.blocks(model.module), _Seen()
     tokens, lengths = prompts.tokens.to(model.device), prompts.lengths.to(model.device)
     rows = torch.arange(len(prompts), device=model.device)
@@ -89,15 +91,13 @@ def run(
         def enter(handle: Any) -> None:
             stack.callback(handle.remove)
 
-        if hook.site == "hook_resid_pre":
-            enter(blocks[hook.layer].register_forward_pre_hook(_on_input(at_hook), with_kwargs=True))
-        else:
-            enter(blocks[hook.layer].register_forward_hook(_on_output(at_hook)))
+        # In this order: at resid_pre the blocks' inputs are those after the edit.
+        enter(edit_at(model.adapter, model.module, hook, at_hook))
         if block_inputs:
             for block in blocks[hook.first_block :]:
-                enter(block.register_forward_pre_hook(_on_input(keep_input), with_kwargs=True))
+                enter(on_input(block, keep_input))
         head = model.adapter.lm_head(model.module)
-        enter(head.register_forward_pre_hook(_on_input(keep_last), with_kwargs=True))
+        enter(on_input(head, keep_last))
         enter(head.register_forward_hook(keep_logits))
         if precision is not None:
             stack.enter_context(precision)
@@ -121,24 +121,3 @@ class _Seen:
         assert self.edited is not None
         assert self.logits is not None
         return Run(self.resid, self.edited, self.logits, tuple(self.inputs))
-
-
-def _on_input(change: Edit) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Apply `change` to the first input of a module, passed by position or as `hidden_states` (or `input`)."""
-
-    def pre_hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        name = "hidden_states" if "hidden_states" in kwargs else "input"
-        return args, {**kwargs, name: change(kwargs[name])}
-
-    return pre_hook
-
-
-def _on_output(change: Edit) -> Callable[..., Any]:
-    """Apply `change` to a module's output, a tensor (newer releases) or the first of a tuple (older ones)."""
-
-    def hook(_module: nn.Module, _args: Any, output: Tensor | Sequence[Any]) -> Any:
-        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-
-    return hook

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_verify.errors import ShapeError
 from sae_verify.model.agreement import Agreement
-from sae_verify.model.block import Block
+from sae_verify.model.block import Block, Remainder
 from sae_verify.model.operations import Linear, Norm
 
 
@@ -23,15 +23,16 @@ class Tail:
     from the block inputs that the real run showed, so they carry the rounding of the run up to there.
 
     Attributes:
-        blocks: the blocks that run after the hook, in order; empty when the hook is after the last.
+        blocks: the blocks that run after the hook, in order, first the rest of one that the hook is inside of; empty
+            when the hook is after the last.
         final_norm: before the unembedding.
         unembed: (V, d) float64.
         unembed_bias: (V,) float64, or None.
-        base: (B, d) float64, the edited residual at the last position: the defended state h.
+        base: (B, d) float64, the edited state at the hook and the last position: the defended state h.
         agreement: how it compared with the real model; None only for a tail that was not compared.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block | Remainder, ...]
     final_norm: Norm
     unembed: Tensor
     unembed_bias: Tensor | None

@@ -37,6 +37,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "trivial": result.trivial,
         "certificate": None if result.certificate is None else str(result.certificate),
         "digest": result.digest,
+        "run": {"dtype": result.run_dtype, "gap": _number(result.run_gap)},
         "seconds": round(result.seconds, 4),
     }
 

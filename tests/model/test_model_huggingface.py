@@ -13,10 +13,15 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS
+from tiny_models import CONFIGS, FAMILIES
 from torch import Tensor
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralRMSNorm
+from transformers.models.phi3.modeling_phi3 import Phi3RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from sae_verify.errors import FileFormatError, PromptError, TokenError
 from sae_verify.model import HookPoint, Model, encode_prompts, load_model, run
@@ -48,8 +53,10 @@ def float64_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     def softmax(x: Tensor, dim: int, dtype: object = None) -> Tensor:
         return torch.exp(x - x.logsumexp(dim, keepdim=True))
 
-    monkeypatch.setattr(LlamaRMSNorm, "forward", llama)
-    monkeypatch.setattr(Gemma2RMSNorm, "forward", gemma)
+    for norm in (LlamaRMSNorm, MistralRMSNorm, Phi3RMSNorm, Qwen2RMSNorm, Qwen3RMSNorm):
+        monkeypatch.setattr(norm, "forward", llama)
+    for norm in (Gemma2RMSNorm, Gemma3RMSNorm):
+        monkeypatch.setattr(norm, "forward", gemma)
     monkeypatch.setattr(torch.nn.functional, "softmax", softmax)
 
 
@@ -72,7 +79,7 @@ def test_it_departs_from_the_unpatched_code_by_float32_rounding(name: str, load:
         torch.testing.assert_close(logits[index], plain_logits(model, row), rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_padded_run_is_its_prompts_one_by_one(name: str, load: Load) -> None:
     model = load(name)
     together = run(model, encode_prompts(model, ROWS), HOOK, torch.sin, block_inputs=True)
@@ -83,7 +90,7 @@ def test_a_padded_run_is_its_prompts_one_by_one(name: str, load: Load) -> None:
             torch.testing.assert_close(padded[index, : len(row)], exact[0], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_padding_far_beyond_the_window_stays_finite(name: str, dtype: torch.dtype, load: Load) -> None:
     model = load(name, dtype)
@@ -136,6 +143,10 @@ def set_progress_bars(transformers_on: bool, hub_on: bool) -> None:
         ("gpt2", "transformer.h.1.ln_2.bias"),
         ("llama-bias", "model.layers.2.self_attn.k_proj.bias"),
         ("gemma2", "model.layers.0.post_feedforward_layernorm.weight"),
+        ("qwen2", "model.layers.1.self_attn.q_proj.bias"),
+        ("qwen3", "model.layers.0.self_attn.q_norm.weight"),
+        ("phi3", "model.layers.0.mlp.gate_up_proj.weight"),
+        ("gpt_neox", "gpt_neox.layers.0.attention.query_key_value.bias"),
     ],
 )
 def test_a_missing_weight_is_never_made_up(name: str, key: str, saved: Callable[[str], Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, V, save
+from tiny_models import CONFIGS, FAMILIES, V, save
 from torch import Tensor
 
 from sae_verify.errors import (
@@ -27,7 +27,7 @@ from sae_verify.errors import (
     UnsupportedError,
     WeightsError,
 )
-from sae_verify.model import HookPoint, Model, Prompts, encode_prompts, load_model, token_id
+from sae_verify.model import HookPoint, Model, Prompts, encode_prompts, load_model, run, token_id
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_properties(name: str, load: Callable[..., Model], saved: Callable[[str]
     model = load(name)
     assert model.family == name.split("-")[0]
     assert model.n_layers == (4 if "gemma" in name else 3)
-    assert (model.d_model, model.d_vocab, model.max_length) == (32, V, 64)
+    assert (model.d_model, model.d_vocab, model.max_length) == (32, V, 16 if name == "phi3-partial" else 64)
     assert model.dtype == torch.float64
     assert model.device.type == "cpu"
     assert model.path == saved(name)
@@ -225,6 +225,20 @@ def test_weights_that_do_not_fit_the_config(copy: Callable[[str], Path]) -> None
         ("gemma2", {"hidden_activation": "relu"}, "hidden_activation"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("gemma2", {"layer_types": ["full_attention", "chunked_attention"] * 2}, "layer_types"),
+        ("gemma3_text", {"layer_types": ["full_attention", "chunked_attention"] * 2}, "layer_types"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma3_text", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
+        ("mistral", {"layer_types": ["full_attention"] * 3}, "layer_types"),
+        ("mistral", {"hidden_act": "relu"}, "hidden_act"),
+        ("qwen2", {"use_mrope": True}, "use_mrope"),
+        ("qwen3", {"layer_types": ["full_attention", "chunked_attention", "full_attention"]}, "layer_types"),
+        ("qwen3", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "rope_type"),
+        ("phi3", {"auto_map": {"AutoModel": "modeling_other.Model"}}, "auto_map"),
+        ("gpt_neox", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "rope_type"),
+        ("gpt_neox", {"hidden_act": "gelu_fast"}, "hidden_act"),
+        *((name, {"alibi": True}, "alibi") for name in FAMILIES),
+        ("llama", {"rope_interleaved": True}, "rope_interleaved"),
+        ("qwen2", {"attention_scale_in": 0.5}, "attention_scale_in"),
     ],
 )
 def test_what_is_not_modelled_is_refused_by_key(
@@ -233,6 +247,54 @@ def test_what_is_not_modelled_is_refused_by_key(
     with pytest.raises(UnsupportedError, match=key) as caught:
         load_model(edit_config(copy(name), **changes))
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama", {"rope_interleaved": False, "is_llama_config": True, "unsloth_version": "1", "use_mup": None}),
+        ("gpt2", {"n_ctx": 64, "task_specific_params": {"text-generation": {"do_sample": True}}}),
+        ("gemma2", {"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid"}),
+        ("phi3", {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "attention_bias": False}),
+    ],
+)
+def test_options_that_change_nothing_are_taken(
+    name: str, changes: dict[str, object], copy: Callable[[str], Path]
+) -> None:
+    assert load_model(edit_config(copy(name), **changes)).family == name
+
+
+def test_older_names_of_options(copy: Callable[[str], Path], load: Callable[..., Model]) -> None:
+    """As Pythia's and Gemma-3's published files have them."""
+    path = copy("gpt_neox") / "config.json"
+    config = json.loads(path.read_text())
+    del config["rope_parameters"]
+    path.write_text(json.dumps({**config, "rotary_pct": 0.25, "rotary_emb_base": 10000}))
+    model, today = load_model(path.parent, dtype=torch.float64), load("gpt_neox")
+    prompts = encode_prompts(model, [[1, 2, 3, 4]])
+    assert torch.equal(
+        run(model, prompts, HookPoint(0, "hook_resid_pre")).logits,
+        run(today, prompts, HookPoint(0, "hook_resid_pre")).logits,
+    )
+
+
+def test_an_old_pythia_export(saved: Callable[[str], Path], tmp_path: Path, load: Callable[..., Model]) -> None:
+    """Causal masks and frequency tables stored beside the weights, and the unembedding by its older name."""
+    path = Path(shutil.copytree(saved("gpt_neox"), tmp_path / "m"))
+    tensors = load_file(path / "model.safetensors")
+    if "lm_head.weight" in tensors:  # today's name
+        tensors["embed_out.weight"] = tensors.pop("lm_head.weight")
+    for layer in range(3):
+        tensors[f"gpt_neox.layers.{layer}.attention.bias"] = torch.ones(64, 64, dtype=torch.bool).tril()[None, None]
+        tensors[f"gpt_neox.layers.{layer}.attention.masked_bias"] = torch.tensor(-1e4)
+        tensors[f"gpt_neox.layers.{layer}.attention.rotary_emb.inv_freq"] = torch.full((1,), 3.0)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    model, today = load_model(path, dtype=torch.float64), load("gpt_neox")
+    assert model.stored_exactly
+    prompts = encode_prompts(model, [[1, 2, 3, 4]])
+    hook = HookPoint(0, "hook_resid_pre")
+    expected = run(today, prompts, hook).logits
+    torch.testing.assert_close(run(model, prompts, hook).logits, expected, rtol=0, atol=1e-12)
 
 
 def test_a_bad_dtype(copy: Callable[[str], Path]) -> None:

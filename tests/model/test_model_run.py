@@ -168,7 +168,7 @@ def test_full_precision_leaves_everything_else_alone() -> None:
     ("name", "suggestion"),
     [
         ("blocks.6.hook_resid_pst", "blocks.6.hook_resid_post"),
-        ("blocks.2.hook_resid_mid", "blocks.2.hook_resid"),
+        ("blocks.2.hook_resid_middle", "blocks.2.hook_resid_mid"),
         ("block.3.hook_resid_pre", "blocks.3.hook_resid_pre"),
         ("blocks.06.hook_resid_pre", "blocks.6.hook_resid_pre"),
         ("blocks.-1.hook_resid_pre", "blocks.1.hook_resid_pre"),
@@ -189,6 +189,6 @@ def test_hook_points() -> None:
         hook.check(7)
         with pytest.raises(HookPointError, match="blocks 0 to 5"):
             hook.check(6)
-    for layer, site in ((-1, "hook_resid_pre"), (True, "hook_resid_pre"), (1, "hook_mlp_out")):
+    for layer, site in ((-1, "hook_resid_pre"), (True, "hook_resid_pre"), (1, "hook_z")):
         with pytest.raises(HookPointError):
             HookPoint(layer, site)

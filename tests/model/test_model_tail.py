@@ -24,24 +24,27 @@ from sae_verify.model import (
     make_tail,
     run,
 )
-from sae_verify.model.adapters import gemma2
 from sae_verify.model.agreement import ROUNDING
+from sae_verify.model.hook_point import SITES
 from sae_verify.model.operations import Attention
 from sae_verify.model.operations.attention import AttentionWeights
 
 Load = Callable[..., Model]
-
-Load = Callable[..., Model]
 RAGGED = [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [5], [9, 8, 7], [60, 3], [1, 2, 3, 4, 5, 6, 7]]
-NAMES = sorted(tiny_models.CONFIGS)
-FAMILIES = ["gpt2", "llama", "gemma2"]
+FAMILIES = tiny_models.FAMILIES
+VARIANTS = [name for name in tiny_models.CONFIGS if name not in FAMILIES]
+NAMES = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS)]
+FIRST = ["gpt2", "llama", "gemma2", "gpt_neox"]
 MIDDLE = HookPoint(1, "hook_resid_pre")
 EXACT = 1e-12
 """Far above float64 rounding of logits of size 3, far below anything float32 would leave."""
 
 
 def every_hook(model: Model) -> list[HookPoint]:
-    return [HookPoint(layer, site) for layer in range(model.n_layers) for site in ("hook_resid_pre", "hook_resid_post")]
+    """Of the first and the last block."""
+    parallel = getattr(model.config, "use_parallel_residual", False)
+    sites = [site for site in SITES if not (parallel and site == "hook_resid_mid")]
+    return [HookPoint(layer, site) for layer in (0, model.n_layers - 1) for site in sites]
 
 
 def clamp(resid: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ def replace_last(states: Tensor, prompts: Prompts, last: Tensor) -> Any:
 def test_tail_is_the_model_at_every_hook(name: str, load: Load) -> None:
     model = load(name)
     prompts = encode_prompts(model, RAGGED)
-    for hook in every_hook(model):
+    for hook in every_hook(model)[:: 1 if name in FAMILIES else 3]:
         tail, edited = make_tail(model, prompts, hook, clamp)
         assert tail.agreement is not None
         assert tail.agreement.worst < EXACT
@@ -72,7 +75,7 @@ def test_tail_is_the_model_at_every_hook(name: str, load: Load) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["gpt2", "gpt2-erf-scaled", "llama-bias", "gemma2"])
+@pytest.mark.parametrize("name", [*FAMILIES, "gpt2-erf-scaled", "llama-bias"])
 def test_narrow_runs_agree_within_their_rounding(name: str, dtype: torch.dtype, load: Load) -> None:
     model = load(name, dtype)
     for hook in (HookPoint(0, "hook_resid_pre"), HookPoint(model.n_layers - 1, "hook_resid_post")):
@@ -91,7 +94,9 @@ def test_batch_of_length_one_prompts(name: str, load: Load) -> None:
     assert tail.agreement.worst < EXACT
 
 
-@pytest.mark.parametrize("name", ["gpt2-erf-scaled", "llama-rope3", "gemma2"])
+@pytest.mark.parametrize(
+    "name", ["gpt2-erf-scaled", "llama-rope3", "gemma2", "gemma3_text", "phi3-partial", "gpt_neox"]
+)
 def test_gradient_is_autograd_through_the_real_model(name: str, load: Load) -> None:
     model = load(name)
     prompts = encode_prompts(model, RAGGED)
@@ -215,7 +220,11 @@ def _with_weights(tail: Tail, change: Any) -> Tail:
 
 
 COMMON = (wrong_epsilon, wrong_gain, wrong_scale, wrong_bias, wrong_norm_order, missing_block, nan_unembed)
-CORRUPTIONS = [(name, c) for name in FAMILIES for c in COMMON] + [("gemma2", wrong_softcap)]
+CORRUPTIONS = [
+    *((name, corrupt) for name in FIRST for corrupt in COMMON),
+    *((name, corrupt) for name in FAMILIES if name not in FIRST for corrupt in (wrong_scale, wrong_norm_order)),
+    ("gemma2", wrong_softcap),
+]
 
 
 @pytest.mark.parametrize(("name", "corrupt"), CORRUPTIONS)
@@ -241,7 +250,7 @@ def test_float32_check_catches_coarse_corruption(load: Load) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-linear", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "llama-linear", "gemma2", "gemma3_text", "phi3-partial", "gpt_neox"])
 def test_check_tail_catches_a_shifted_rotation(name: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rotating everything one further changes nothing; rotating only the last position does."""
     genuine = AttentionWeights.at_last
@@ -256,17 +265,40 @@ def test_check_tail_catches_a_shifted_rotation(name: str, load: Load, monkeypatc
         _checked(load(name))
 
 
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "mistral", "qwen2", "qwen3", "phi3"])
 @pytest.mark.parametrize("off", [-1, 1])
-def test_check_tail_catches_a_window_off_by_one(off: int, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = gemma2._window
+def test_check_tail_catches_a_window_off_by_one(
+    name: str, off: int, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(name)
+    genuine = type(model.adapter).window
 
-    def wrong(config: Any, layer: int) -> int | None:
-        window = genuine(config, layer)
+    def wrong(self: Any, config: Any, layer: int) -> int | None:
+        window = genuine(self, config, layer)
         return None if window is None else window + off
 
-    monkeypatch.setattr(gemma2, "_window", wrong)
+    monkeypatch.setattr(type(model.adapter), "window", wrong)
     with pytest.raises(TailMismatchError):
-        _checked(load("gemma2"))
+        _checked(model)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3_text"])
+def test_check_tail_catches_missing_head_norms(name: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(name)
+    monkeypatch.setattr(type(model.adapter), "head_norms", lambda *_: (None, None))
+    with pytest.raises(TailMismatchError):
+        _checked(model)
+
+
+@pytest.mark.parametrize(("site", "field"), [("hook_mlp_out", "constant"), ("hook_attn_out", "constant")])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox"])
+def test_check_tail_catches_another_rest_of_the_block(name: str, site: Any, field: str, load: Load) -> None:
+    model, hook = load(name), HookPoint(1, site)
+    prompts = encode_prompts(model, RAGGED)
+    tail, edited = make_tail(model, prompts, hook, clamp)
+    wrong = corrupt_block(tail, 0, **{field: getattr(tail.blocks[0], field) + 1e-9 * torch.arange(32)})
+    with pytest.raises(TailMismatchError):
+        check_tail(wrong, model, prompts, hook, edited)
 
 
 def _checked(model: Model) -> tuple[Prompts, Tail, Run]:

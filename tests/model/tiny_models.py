@@ -7,7 +7,18 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 V = 61
 
@@ -43,6 +54,24 @@ GEMMA2 = {
     "attn_logit_softcapping": 3.0,
     "final_logit_softcapping": 2.0,
 }
+GEMMA3 = {
+    **{key: value for key, value in GEMMA2.items() if "softcapping" not in key},
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    },
+}
+NEOX = {
+    "vocab_size": V,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+SLIDING = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+"""The first block sees everything, the others four positions."""
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -77,7 +106,47 @@ CONFIGS = {
     "gemma2-uncapped": lambda: Gemma2Config(
         **{**GEMMA2, "attn_logit_softcapping": None, "final_logit_softcapping": None}, attention_bias=True
     ),
+    "gemma3_text": lambda: Gemma3TextConfig(**GEMMA3),
+    "gemma3_text-capped": lambda: Gemma3TextConfig(
+        **GEMMA3, attention_bias=True, final_logit_softcapping=2.0, tie_word_embeddings=False
+    ),
+    "mistral": lambda: MistralConfig(**LLAMA, sliding_window=4, head_dim=16),
+    "mistral-full": lambda: MistralConfig(**LLAMA, sliding_window=None, tie_word_embeddings=True),
+    "qwen2": lambda: Qwen2Config(**LLAMA, **SLIDING),
+    "qwen2-tied": lambda: Qwen2Config(**LLAMA, tie_word_embeddings=True),
+    "qwen3": lambda: Qwen3Config(**LLAMA, **SLIDING, head_dim=16),
+    "qwen3-bias": lambda: Qwen3Config(**LLAMA, head_dim=8, attention_bias=True, tie_word_embeddings=True),
+    "phi3": lambda: Phi3Config(**LLAMA, sliding_window=4, pad_token_id=0),
+    "phi3-partial": lambda: Phi3Config(
+        **LLAMA,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+        original_max_position_embeddings=16,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+            "short_factor": [1.5, 2.0],
+            "long_factor": [4.0, 8.0],
+        },
+    ),
+    "phi3-half": lambda: Phi3Config(
+        **LLAMA,
+        pad_token_id=0,
+        sliding_window=4,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**NEOX),
+    "gpt_neox-serial": lambda: GPTNeoXConfig(
+        **NEOX,
+        use_parallel_residual=False,
+        attention_bias=False,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+    ),
 }
+FAMILIES = [name for name in CONFIGS if "-" not in name]
+"""One of each architecture."""
 WORDS = ["<unk>", "<s>", "Mary", "John", "gave", "a", "drink", "to", "."]
 
 

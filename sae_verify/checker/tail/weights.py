@@ -6,19 +6,20 @@ A tensor of a block that is not read, and a setting that could change the algebr
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arithmetic import Array, Ball
 from ..arithmetic import sqrt as root
 from ..errors import Rejected
-from ..model import ModelFiles, read_model
+from ..model import read_model
 from .config import Settings
+from .layer import Layer, whole
+from .rotary import Rotary
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,9 @@ class AttentionWeights:
         scale: shape (), multiplies q.k.
         softcap: c, or None.
         window: a position sees itself and the window - 1 before it; None means all before it.
-        rotary_base: of the rotary positions, or None for no rotation.
+        rotary_base: of plain rotary positions, or how they are scaled; None for no rotation.
+        query_norm: of each query head over d_head, before the rotation; or None.
+        key_norm: the same for key heads.
 
     """
 
@@ -77,7 +80,9 @@ class AttentionWeights:
     scale: Ball
     softcap: float | None
     window: int | None
-    rotary_base: float | None
+    rotary_base: float | Rotary | None
+    query_norm: NormWeights | None = None
+    key_norm: NormWeights | None = None
 
     @property
     def d_head(self) -> int:
@@ -120,6 +125,7 @@ class BlockWeights:
         mlp_norm: before the feed-forward network.
         mlp: the feed-forward network.
         mlp_post_norm: after it, before the sum (Gemma-2), or None.
+        parallel: the feed-forward network reads the stream before the attention (GPT-NeoX).
 
     """
 
@@ -129,65 +135,39 @@ class BlockWeights:
     mlp_norm: NormWeights
     mlp: MlpWeights
     mlp_post_norm: NormWeights | None
-
-
-_UNUSED = re.compile(r"attn\.(masked_)?bias|self_attn\.rotary_emb\.inv_freq")
-"""Tensors of older exports that are no weights: causal masks and frequency tables."""
+    parallel: bool = False
 
 
 def load_blocks(directory: Path, first: int) -> tuple[BlockWeights, ...]:
-    """Read the blocks from number `first` on, in order; `first` may be one past the last."""
+    """Read the blocks from number `first` on, in order; `first` may be one past the last.
+
+    What the enclosures of blocks do not model yet is a rejection, never left out.
+    """
+    blocks = read_blocks(directory, first)
+    for block in blocks:
+        if block.parallel:
+            raise Rejected("blocks whose attention and feed-forward network are parallel are not enclosed")
+        if block.attention.query_norm is not None or block.attention.key_norm is not None:
+            raise Rejected("norms of query and key heads are not enclosed")
+    return blocks
+
+
+def read_blocks(directory: Path, first: int) -> tuple[BlockWeights, ...]:
+    """The same, whether or not the enclosures model them."""
     files = read_model(directory)
     if not 0 <= first <= files.n_blocks:
         raise Rejected(f"block {first} does not exist in a model of {files.n_blocks} blocks")
     settings = Settings.read(files)
-    read: Callable[[_Layer, Settings], BlockWeights] = _gpt2 if settings.family == "gpt2" else _llama
+    readers: dict[str, Callable[[Layer, Settings], BlockWeights]] = {"gpt2": _gpt2, "gpt_neox": _gpt_neox}
+    read = readers.get(settings.family, _llama)
     blocks = []
     for number in range(first, files.n_blocks):
-        with _whole(_Layer(files, number)) as layer:
+        with whole(Layer(files, number)) as layer:
             blocks.append(read(layer, settings))
     return tuple(blocks)
 
 
-class _Layer:
-    """The tensors of one block, by their names within it; every use is recorded."""
-
-    def __init__(self, files: ModelFiles, number: int) -> None:
-        self.files, self.number = files, number
-        self.prefix = f"{'h' if files.config['model_type'] == 'gpt2' else 'layers'}.{number}."
-        self.used: set[str] = set()
-
-    def tensor(self, name: str, *shape: int | None) -> Array:
-        """The exact values; None in `shape` stands for any size."""
-        self.used.add(name)
-        stored = self.files.needed(self.prefix + name)
-        if len(stored.shape) != len(shape) or any(
-            want is not None and have != want for have, want in zip(stored.shape, shape, strict=True)
-        ):
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise Rejected(f"tensor {self.prefix}{name} has shape {stored.shape}, and ({wanted}) was expected")
-        try:
-            return np.ascontiguousarray(stored.float64())
-        except Rejected as error:
-            raise Rejected(f"tensor {self.prefix}{name}: {error}") from None
-
-    def bias(self, name: str, size: int, present: bool) -> Array:
-        """A bias, zeros where the architecture has none."""
-        return self.tensor(name, size) if present else np.zeros(size)
-
-
-@contextmanager
-def _whole(layer: _Layer) -> Iterator[_Layer]:
-    """Refuse a block that holds more than was read."""
-    yield layer
-    pattern = re.compile(rf"(?:{re.escape(layer.files.family['prefix'])})?{re.escape(layer.prefix)}(.*)", re.DOTALL)
-    names = {match[1] for name in layer.files.tensors if (match := pattern.fullmatch(name))}
-    more = sorted(name for name in names - layer.used if not _UNUSED.fullmatch(name))
-    if more:
-        raise Rejected(f"block {layer.number} has tensors that are not modelled: {more[:5]}")
-
-
-def _gpt2(layer: _Layer, settings: Settings) -> BlockWeights:
+def _gpt2(layer: Layer, settings: Settings) -> BlockWeights:
     """Conv1D stores (in, out); query, key and value are fused."""
     d = settings.d_model
 
@@ -233,43 +213,59 @@ def _gpt2(layer: _Layer, settings: Settings) -> BlockWeights:
     )
 
 
-def _llama(layer: _Layer, settings: Settings) -> BlockWeights:
-    """Llama, and Gemma-2 with its unit offset and its two norms more."""
-    d, gemma = settings.d_model, settings.family == "gemma2"
+def _llama(layer: Layer, settings: Settings) -> BlockWeights:
+    """Llama, Mistral, Qwen; Phi-3 with fused maps; Gemma with its unit offset and its two norms more."""
+    d, gemma = settings.d_model, settings.unit_offset
     heads, kv_heads = settings.n_heads * settings.d_head, settings.n_kv_heads * settings.d_head
     biased, mlp_biased = settings.attention_bias, settings.mlp_bias
 
-    def norm(name: str) -> NormWeights:
-        gain = Ball.exact(layer.tensor(f"{name}.weight", d))
+    def norm(name: str, size: int = d) -> NormWeights:
+        gain = Ball.exact(layer.tensor(f"{name}.weight", size))
         if gemma:
-            gain = gain + Ball.exact(np.ones(d))
-        return NormWeights(False, gain, np.zeros(d), settings.epsilon)
+            gain = gain + Ball.exact(np.ones(size))
+        return NormWeights(False, gain, np.zeros(size), settings.epsilon)
 
-    up = layer.tensor("mlp.up_proj.weight", None, d)
-    n = len(up)
+    if settings.family == "phi3":
+        fused = layer.tensor("self_attn.qkv_proj.weight", heads + 2 * kv_heads, d)
+        query, key, value = (np.ascontiguousarray(part) for part in np.split(fused, [heads, heads + kv_heads]))
+        both = layer.tensor("mlp.gate_up_proj.weight", None, d)
+        if len(both) % 2:
+            raise Rejected(f"tensor {layer.prefix}mlp.gate_up_proj.weight has {len(both)} rows, an odd number")
+        gate, up = (np.ascontiguousarray(half) for half in np.split(both, 2))
+    else:
+        query = layer.tensor("self_attn.q_proj.weight", heads, d)
+        key = layer.tensor("self_attn.k_proj.weight", kv_heads, d)
+        value = layer.tensor("self_attn.v_proj.weight", kv_heads, d)
+        up = layer.tensor("mlp.up_proj.weight", None, d)
+        gate = layer.tensor("mlp.gate_proj.weight", len(up), d)
+    query_bias = layer.bias("self_attn.q_proj.bias", heads, biased)
+    key_bias = layer.bias("self_attn.k_proj.bias", kv_heads, biased)
+    n, order = len(up), _pairing(settings, layer.number)
     return BlockWeights(
         attention_norm=norm("input_layernorm"),
         attention=AttentionWeights(
-            query=layer.tensor("self_attn.q_proj.weight", heads, d),
-            query_bias=layer.bias("self_attn.q_proj.bias", heads, biased),
-            key=layer.tensor("self_attn.k_proj.weight", kv_heads, d),
-            key_bias=layer.bias("self_attn.k_proj.bias", kv_heads, biased),
-            value=layer.tensor("self_attn.v_proj.weight", kv_heads, d),
+            query=_reordered(query, order),
+            query_bias=_reordered(query_bias, order),
+            key=_reordered(key, order),
+            key_bias=_reordered(key_bias, order),
+            value=value,
             value_bias=layer.bias("self_attn.v_proj.bias", kv_heads, biased),
             output=layer.tensor("self_attn.o_proj.weight", d, heads),
-            output_bias=layer.bias("self_attn.o_proj.bias", d, biased),
+            output_bias=layer.bias("self_attn.o_proj.bias", d, settings.output_bias),
             n_heads=settings.n_heads,
             n_kv_heads=settings.n_kv_heads,
             scale=_scale(settings, layer.number),
             softcap=settings.softcap,
             window=settings.windows[layer.number],
-            rotary_base=settings.rotary_base,
+            rotary_base=settings.rotary[layer.number],
+            query_norm=norm("self_attn.q_norm", settings.d_head) if settings.head_norms else None,
+            key_norm=norm("self_attn.k_norm", settings.d_head) if settings.head_norms else None,
         ),
         attention_post_norm=norm("post_attention_layernorm") if gemma else None,
         mlp_norm=norm("pre_feedforward_layernorm" if gemma else "post_attention_layernorm"),
         mlp=MlpWeights(
             kind=settings.activation,
-            gate=layer.tensor("mlp.gate_proj.weight", n, d),
+            gate=gate,
             gate_bias=layer.bias("mlp.gate_proj.bias", n, mlp_biased),
             up=up,
             up_bias=layer.bias("mlp.up_proj.bias", n, mlp_biased),
@@ -280,8 +276,81 @@ def _llama(layer: _Layer, settings: Settings) -> BlockWeights:
     )
 
 
+def _gpt_neox(layer: Layer, settings: Settings) -> BlockWeights:
+    """Query, key and value of each head lie together."""
+    d, heads, d_head = settings.d_model, settings.n_heads, settings.d_head
+
+    def norm(name: str) -> NormWeights:
+        gain, shift = layer.tensor(f"{name}.weight", d), layer.tensor(f"{name}.bias", d)
+        return NormWeights(True, Ball.exact(gain), shift, settings.epsilon)
+
+    fused = layer.tensor("attention.query_key_value.weight", 3 * d, d).reshape(heads, 3, d_head, d)
+    fused_bias = layer.bias("attention.query_key_value.bias", 3 * d, settings.attention_bias).reshape(heads, 3, d_head)
+    query, key, value = (np.ascontiguousarray(fused[:, part].reshape(d, d)) for part in range(3))
+    query_bias, key_bias, value_bias = (np.ascontiguousarray(fused_bias[:, part].reshape(d)) for part in range(3))
+    up, order = layer.tensor("mlp.dense_h_to_4h.weight", None, d), _pairing(settings, layer.number)
+    n = len(up)
+    return BlockWeights(
+        attention_norm=norm("input_layernorm"),
+        attention=AttentionWeights(
+            query=_reordered(query, order),
+            query_bias=_reordered(query_bias, order),
+            key=_reordered(key, order),
+            key_bias=_reordered(key_bias, order),
+            value=value,
+            value_bias=value_bias,
+            output=layer.tensor("attention.dense.weight", d, d),
+            output_bias=layer.bias("attention.dense.bias", d, settings.output_bias),
+            n_heads=heads,
+            n_kv_heads=heads,
+            scale=_scale(settings, layer.number),
+            softcap=None,
+            window=None,
+            rotary_base=settings.rotary[layer.number],
+        ),
+        attention_post_norm=None,
+        mlp_norm=norm("post_attention_layernorm"),
+        mlp=MlpWeights(
+            kind=settings.activation,
+            gate=None,
+            gate_bias=None,
+            up=up,
+            up_bias=layer.bias("mlp.dense_h_to_4h.bias", n, settings.mlp_bias),
+            down=layer.tensor("mlp.dense_4h_to_h.weight", d, n),
+            down_bias=layer.bias("mlp.dense_4h_to_h.bias", d, settings.mlp_bias),
+        ),
+        mlp_post_norm=None,
+        parallel=settings.parallel,
+    )
+
+
+def _pairing(settings: Settings, number: int) -> NDArray[np.intp] | None:
+    """An order of a head's entries in which those that turn together lie half a head apart; None where they do.
+
+    Only the first `width` entries of a head may turn, entry i with entry i + width / 2. Scores are sums over a head's
+    entries, so the same order for queries and keys does not change them.
+    """
+    rotary, d_head = settings.rotary[number], settings.d_head
+    if not isinstance(rotary, Rotary) or rotary.width == d_head:
+        return None
+    half, still = rotary.width // 2, (d_head - rotary.width) // 2
+    first, second = np.arange(half), np.arange(half, rotary.width)
+    rest = np.arange(rotary.width, d_head)
+    return np.concatenate([first, rest[:still], second, rest[still:]])
+
+
+def _reordered(rows: Array, order: NDArray[np.intp] | None) -> Array:
+    """Rows (heads * d_head, ...) with every head's in the given order."""
+    if order is None:
+        return rows
+    split = rows.reshape(-1, len(order), *rows.shape[1:])
+    return np.ascontiguousarray(split[:, order].reshape(rows.shape))
+
+
 def _scale(settings: Settings, number: int) -> Ball:
-    """1 / sqrt(scale_square), once more divided by the block's number (from one) where the config says so."""
-    one = Ball.exact(1.0)
+    """1 / sqrt(scale_square), times the square of the rotary tables' gain, and divided by the block's number if so."""
+    one, gain = Ball.exact(1.0), Ball.exact(settings.rotary_gains[number])
     scale = one if settings.scale_square is None else one / root(Ball.exact(settings.scale_square))
+    if settings.rotary_gains[number] != 1.0:
+        scale = scale * gain * gain
     return scale / Ball.exact(float(number + 1)) if settings.scale_by_layer else scale

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sae_verify.errors import UnsupportedError
 from sae_verify.model.block import Block
-from sae_verify.model.operations import Linear, Norm
+from sae_verify.model.hook_point import HookPoint
+from sae_verify.model.operations import LayerNorm, Linear, Norm
 
 
 class Adapter(abc.ABC):
@@ -19,6 +20,15 @@ class Adapter(abc.ABC):
 
     family: ClassVar[str]
     """The `model_type` in config.json."""
+
+    name: ClassVar[str]
+    """What people call it."""
+
+    enclosed: ClassVar[bool] = False
+    """Whether the checker encloses its blocks, so that there are bounds through them (for the support table)."""
+
+    own_code: ClassVar[frozenset[str]] = frozenset()
+    """Classes that published checkpoints name as code of their own (`auto_map`); it is not run, the built-in is."""
 
     @abc.abstractmethod
     def check(self, config: Any) -> None:
@@ -29,7 +39,7 @@ class Adapter(abc.ABC):
         """
 
     @abc.abstractmethod
-    def blocks(self, module: Any) -> Sequence[nn.Module]:
+    def blocks(self, module: Any) -> Sequence[Any]:
         """Return the transformer blocks, in order."""
 
     @abc.abstractmethod
@@ -46,6 +56,30 @@ class Adapter(abc.ABC):
             inputs: (B, T, d) residual stream before the block at every position, in the run's dtype, right-padded.
             lengths: (B,) int64.
         """
+
+    @abc.abstractmethod
+    def attention_writer(self, module: Any, layer: int) -> nn.Module:
+        """Return the module whose output (or first output) the attention adds to the residual stream."""
+
+    @abc.abstractmethod
+    def mlp_writer(self, module: Any, layer: int) -> nn.Module:
+        """Return the module whose output the feed-forward network adds to the residual stream."""
+
+    @abc.abstractmethod
+    def mlp_reader(self, module: Any, layer: int) -> nn.Module:
+        """Return the norm whose input is the residual stream between attention and feed-forward network."""
+
+    def check_hook(self, module: Any, hook: HookPoint) -> None:
+        """Refuse a hook point that the architecture does not have.
+
+        Raises:
+            HookPointError: with the reason.
+        """
+        hook.check(len(self.blocks(module)))
+
+    def max_length(self, config: Any) -> int:
+        """Return how long a prompt may be, in tokens."""
+        return int(config.max_position_embeddings)
 
     def lm_head(self, module: Any) -> nn.Module:
         """Return the module whose output is the logits before any final soft-cap."""
@@ -64,6 +98,11 @@ def wide(tensor: Tensor) -> Tensor:
 def linear(module: Any) -> Linear:
     """Read a torch.nn.Linear."""
     return Linear(wide(module.weight), None if module.bias is None else wide(module.bias))
+
+
+def layer_norm(module: Any) -> LayerNorm:
+    """Read a torch.nn.LayerNorm."""
+    return LayerNorm(gain=wide(module.weight), bias=wide(module.bias), epsilon=float(module.eps))
 
 
 def require(config: Any, key: str, *allowed: object) -> None:

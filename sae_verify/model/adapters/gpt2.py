@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sae_verify.model.adapters.base import Adapter, require, wide
+from sae_verify.model.adapters.base import Adapter, layer_norm, require, wide
 from sae_verify.model.block import Block
 from sae_verify.model.operations import Activation, AttentionWeights, LayerNorm, Linear, Mlp
 
@@ -17,6 +17,8 @@ class Gpt2Adapter(Adapter):
     """`model_type` gpt2."""
 
     family = "gpt2"
+    name = "GPT-2"
+    enclosed = True
 
     def check(self, config: Any) -> None:
         """Refuse cross-attention, pruned heads, reordered attention and unknown activations."""
@@ -25,18 +27,30 @@ class Gpt2Adapter(Adapter):
         require(config, "pruned_heads", {}, None)
         Activation.parse(config.activation_function, "activation_function")
 
-    def blocks(self, module: Any) -> Sequence[nn.Module]:
+    def blocks(self, module: Any) -> Sequence[Any]:
         """Return the transformer blocks, in order."""
         return list(module.transformer.h)
 
     def final_norm(self, module: Any) -> LayerNorm:
         """Return the norm before the unembedding."""
-        return _layer_norm(module.transformer.ln_f)
+        return layer_norm(module.transformer.ln_f)
+
+    def attention_writer(self, module: Any, layer: int) -> nn.Module:
+        """Return the attention."""
+        return self.blocks(module)[layer].attn
+
+    def mlp_writer(self, module: Any, layer: int) -> nn.Module:
+        """Return the feed-forward network."""
+        return self.blocks(module)[layer].mlp
+
+    def mlp_reader(self, module: Any, layer: int) -> nn.Module:
+        """Return the norm before the feed-forward network."""
+        return self.blocks(module)[layer].ln_2
 
     def block(self, module: Any, layer: int, inputs: Tensor, lengths: Tensor) -> Block:
         """Return block `layer` at each prompt's last position; see the base class."""
         stored, config = module.transformer.h[layer], module.config
-        norm = _layer_norm(stored.ln_1)
+        norm = layer_norm(stored.ln_1)
         query, key, value = _split(_conv(stored.attn.c_attn))
         scale = 1.0 / math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
@@ -55,14 +69,10 @@ class Gpt2Adapter(Adapter):
             attention_norm=norm,
             attention=weights.at_last(norm(wide(inputs)), lengths),
             attention_post_norm=None,
-            mlp_norm=_layer_norm(stored.ln_2),
+            mlp_norm=layer_norm(stored.ln_2),
             mlp=Mlp(activation, up=_conv(stored.mlp.c_fc), down=_conv(stored.mlp.c_proj)),
             mlp_post_norm=None,
         )
-
-
-def _layer_norm(module: Any) -> LayerNorm:
-    return LayerNorm(gain=wide(module.weight), bias=wide(module.bias), epsilon=float(module.eps))
 
 
 def _conv(module: Any) -> Linear:

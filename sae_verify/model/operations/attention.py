@@ -79,8 +79,8 @@ class AttentionWeights:
         Args:
             y: (B, T, d) float64, the normed input of the attention at every position, right-padded.
             lengths: (B,) int64, number of real positions of each prompt.
-            cos: (T, d_head) rotation table, or None for no rotation.
-            sin: (T, d_head).
+            cos: (T, r) rotation table of the first r entries of each head, or None for no rotation.
+            sin: (T, r).
         """
         past = y.shape[1] - 1
         position = torch.arange(past, device=y.device)  # (P,)
@@ -90,7 +90,7 @@ class AttentionWeights:
             visible &= position > last - self.window
         hidden = ~visible[:, None, :, None]  # (B, 1, P, 1)
         past_tables = (None, None) if cos is None or sin is None else (cos[:past], sin[:past])
-        own_tables = (None, None) if cos is None or sin is None else (cos[last], sin[last])  # (B, 1, d_head)
+        own_tables = (None, None) if cos is None or sin is None else (cos[last], sin[last])  # (B, 1, r)
         keys = self.keys(y[:, :past], *past_tables).transpose(1, 2)  # (B, n_kv_heads, P, d_head)
         values = self.values(y[:, :past]).transpose(1, 2)
         return Attention(
@@ -112,8 +112,8 @@ class Attention:
         keys: (B, n_kv_heads, P, d_head) float64, constant; zero where not visible. P = T - 1.
         values: (B, n_kv_heads, P, d_head) float64, constant; zero where not visible.
         visible: (B, P) bool, which earlier positions the last one attends to.
-        cos: (B, 1, d_head) rotation at the last position, or None.
-        sin: (B, 1, d_head), or None.
+        cos: (B, 1, r) rotation at the last position, or None.
+        sin: (B, 1, r), or None.
     """
 
     weights: AttentionWeights
@@ -168,12 +168,15 @@ class Attention:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each head, halves paired: x cos + (-x2, x1) sin.
+    """Rotate the first r entries of each head, halves of them paired: x cos + (-x2, x1) sin.
 
     Args:
         x: (B, n, heads, d_head).
-        cos: (n, d_head), or (B, 1, d_head) for one position a prompt.
+        cos: (n, r), or (B, 1, r) for one position a prompt; r is at most d_head.
         sin: as cos.
     """
-    first, second = x.chunk(2, -1)
-    return x * cos.unsqueeze(-2) + torch.cat([-second, first], -1) * sin.unsqueeze(-2)
+    width = cos.shape[-1]
+    turned, kept = x[..., :width], x[..., width:]
+    first, second = turned.chunk(2, -1)
+    turned = turned * cos.unsqueeze(-2) + torch.cat([-second, first], -1) * sin.unsqueeze(-2)
+    return turned if kept.shape[-1] == 0 else torch.cat([turned, kept], -1)
