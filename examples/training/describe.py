@@ -28,6 +28,9 @@ A directory holds the model, `sae_early/` and `sae_last/`, `problem_early.toml` 
 `training_report.json` with everything measured. `refusal/problem_control.toml` is a control with a known answer: it
 holds so many pre-activations that no perturbation is left, so it has to be certified, and flagged as trivial.
 
+`refusal_two_hop` is a further case with a README of its own: selective clamps, and SAEs of two sparsities. Its problems
+are in a folder of their own, and `sae-verify demo` does not run them.
+
 To rebuild everything: `python -m examples.training.build` (one thread, fixed seeds; bit-identical on the machine it was
 built on, not necessarily on other processors or library versions). `SHA256SUMS` covers what is shipped.
 """
