@@ -16,25 +16,32 @@ ALLOWED: dict[str, set[str]] = {
     "problem": {"errors"},
     "sae": {"errors", "problem"},
     "model": {"errors"},
+    "hosts": {"errors", "problem", "sae", "model", "checker"},
     "geometry": {"errors", "problem", "sae", "model"},
     "bounds": {"errors", "problem", "geometry", "checker"},
     "attacks": {"errors", "problem", "sae", "model", "geometry"},
+    "discover": {"errors", "problem", "sae", "model", "geometry", "attacks"},
     "certificates": {"errors", "problem", "sae", "model", "geometry", "bounds", "attacks", "checker", "version"},
     "verdict": {"errors", "attacks", "checker"},
     "problem_file": {"errors", "problem", "sae", "model"},
     "pipeline": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},
-    "report": {"verdict", "geometry"},
+    "study": {
+        *("errors", "problem", "sae", "model", "hosts", "geometry", "attacks", "discover"),
+        *("certificates", "checker", "pipeline", "version"),
+    },
+    "report": {"errors", "verdict", "geometry"},
     "testing": {"errors", "problem", "sae", "model", "geometry", "bounds", "checker"},
 }
 """What each part may import of the others; the command line and the package's own __init__ may import everything."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    "torch": {"sae", "model", "attacks", "geometry", "testing"},
+    "torch": {"sae", "model", "hosts", "attacks", "discover", "geometry", "study", "testing"},
     "transformers": {"model"},
     "cvxpy": {"geometry"},
-    "scipy": {"geometry", "bounds"},
+    "scipy": {"geometry", "bounds", "discover"},
     "rich": {"report", "cli"},
     "click": {"cli"},
+    "matplotlib": {"report"},
 }
 
 
