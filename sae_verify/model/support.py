@@ -44,7 +44,7 @@ def models_cell() -> str:
     through, last = (
         ", ".join(row.name for row in rows if row.through_blocks is enclosed) for enclosed in (True, False)
     )
-    return f"{through}; with bounds after the last block only: {last}"
+    return f"{through}; with bounds after the last block only: {last}" if last else through
 
 
 def hooks_cell() -> str:

@@ -15,13 +15,14 @@ from ..arithmetic import TINY, Array, Ball, U, gamma
 from .context import Context
 from .curves import Forms, Products, cubic_size
 from .elementary import exp
+from .normed import normed
 from .pieces import sharper
 from .pointwise import capped
 from .rotary import tables
 from .sizes import grow, length, lengths, spectral
 from .softmax import Softmax, mean
 from .taylor import Taylor, added, stacked
-from .weights import AttentionWeights
+from .weights import AttentionWeights, NormWeights
 
 OWN_WORTHWHILE = 0.1
 """Of |1/Z - 1|: below it the own key's share is not followed through slabs."""
@@ -38,11 +39,6 @@ class _Map:
 
     def __call__(self, z: Taylor) -> Taylor:
         return z.mapped(self.weight, self.bias, self.error).loosened(self.bias_error)
-
-    @property
-    def size(self) -> Array:
-        """Lengths of the exact rows, from above."""
-        return grow(lengths(self.weight) + self.error)
 
 
 def attended(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Taylor:
@@ -85,13 +81,13 @@ def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int
     rotation = None if weights.rotary_base is None else tables(weights.rotary_base, weights.d_head, [position])
     for kv in range(weights.n_kv_heads):
         rows = slice(kv * weights.d_head, (kv + 1) * weights.d_head)
-        key = _rotated(weights.key[rows], weights.key_bias[rows], rotation)
+        key = _turned(y, weights.key[rows], weights.key_bias[rows], weights.key_norm, rotation)
         value = (weights.value[rows], weights.value_bias[rows])
         keys, values = _at(context.keys, kv), _at(context.values, kv)
         for h in range(kv * group, (kv + 1) * group):
             rows = slice(h * weights.d_head, (h + 1) * weights.d_head)
-            query = _rotated(weights.query[rows], weights.query_bias[rows], rotation)
-            scores = _scores(y, query, key, keys, weights.scale)
+            query = _turned(y, weights.query[rows], weights.query_bias[rows], weights.query_norm, rotation)
+            scores = _scores(query, key, keys, weights.scale)
             if weights.softcap is not None:
                 scores = capped(scores, weights.softcap)
             yield _Head(_softmax(scores), values, value, weights.output[:, rows])
@@ -99,6 +95,17 @@ def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int
 
 def _at(ball: Ball, index: int) -> Ball:
     return Ball(ball.mid[index], ball.rad[index])
+
+
+def _turned(
+    y: Taylor, weight: Array, bias: Array, norm: NormWeights | None, rotation: tuple[Ball, Ball] | None
+) -> Taylor:
+    """The model of one head's query or key, rotated; where it has a norm, after that."""
+    if norm is None:
+        return _rotated(weight, bias, rotation)(y)
+    unturned = normed(_rotated(weight, bias, None)(y), norm)
+    n = len(weight)
+    return unturned if rotation is None else _rotated(np.eye(n), np.zeros(n), rotation)(unturned)
 
 
 def _rotated(weight: Array, bias: Array, rotation: tuple[Ball, Ball] | None) -> _Map:
@@ -118,18 +125,13 @@ def _rotated(weight: Array, bias: Array, rotation: tuple[Ball, Ball] | None) -> 
     )
 
 
-def _scores(y: Taylor, query: _Map, key: _Map, keys: Ball, scale: Ball) -> Taylor:
+def _scores(query: Taylor, key: Taylor, keys: Ball, scale: Ball) -> Taylor:
     """The model of the scores of all visible positions, the own one last, (P,)."""
     n, s = keys.mid.shape[1], float(scale.mid)
     lost = 4 * gamma(n) + float(scale.rad) / abs(s) if s else 0.0
-    size = np.abs(keys.mid) + keys.rad
-    weight = s * (keys.mid @ query.weight)
-    error = abs(s) * (size @ query.error + keys.rad @ query.size + lost * (size @ query.size))
-    bias = s * (keys.mid @ query.bias)
-    absolute = np.abs(query.bias) + query.bias_error
-    bias_error = abs(s) * (size @ query.bias_error + keys.rad @ absolute + lost * (size @ absolute))
-    past = _Map(weight, bias, grow(error), grow(bias_error))(y)
-    own, remainder = _own(query(y), key(y), s, lost)
+    error = abs(s) * (lengths(keys.rad) + lost * (lengths(keys.mid) + lengths(keys.rad)))
+    past = query.mapped(s * keys.mid, row_error=grow(error))
+    own, remainder = _own(query, key, s, lost)
     return stacked([past, own]).with_error_at(past.width, "own key", remainder)
 
 
@@ -143,8 +145,8 @@ def _own(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float]:
     turned = (tuple((c, a.jacobian.T @ gain) for c, gain in b.curves) for a, b in ((q, k), (k, q)))
     third = cubic_size(added(*turned), domain, q.order)
     third = min(third, q.linear_norm * k.quadratic_norm + k.linear_norm * q.quadratic_norm)
-    for (source, kg), (_, qg) in zip(k.errors, q.errors, strict=True):
-        mixed = q.jacobian.T @ kg + k.jacobian.T @ qg
+    errors = (tuple((e, a.jacobian.T @ gain) for e, gain in b.errors) for a, b in ((q, k), (k, q)))
+    for source, mixed in added(*errors):
         third += domain.matrix(mixed.T) * source.norm
     third += q.linear_norm * length(k.loose) + k.linear_norm * length(q.loose) + q.rest_norm * k.rest_norm
     rounding = (lost + 8 * U) * length(q.parts) * length(k.parts)

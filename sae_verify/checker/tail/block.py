@@ -16,7 +16,7 @@ def through_block(resid: Taylor, block: BlockWeights, context: Context, position
     if block.attention_post_norm is not None:
         change = normed(change, block.attention_post_norm)
     middle = resid + change
-    written = _mlp(normed(middle, block.mlp_norm), block.mlp)
+    written = _mlp(normed(resid if block.parallel else middle, block.mlp_norm), block.mlp)
     if block.mlp_post_norm is not None:
         written = normed(written, block.mlp_post_norm)
     return middle + written

@@ -65,7 +65,7 @@ def contexts(blocks: Sequence[BlockWeights], residuals: Ball, length: int) -> tu
 
 
 def normalise(x: Ball, norm: NormWeights) -> Ball:
-    """gain * z / rho + shift over the last axis of x (n, d), with rho^2 = mean(z^2) + epsilon.
+    """gain * z / rho + shift over the last axis of x (..., d), with rho^2 = mean(z^2) + epsilon.
 
     rho >= sqrt(epsilon) even where z may vanish, and no entry of z / rho exceeds sqrt(d), whatever z is.
     """
@@ -84,6 +84,8 @@ def normalise(x: Ball, norm: NormWeights) -> Ball:
 def keys_and_values(y: Ball, weights: AttentionWeights) -> tuple[Ball, Ball]:
     """Rotated keys and values, (n_kv_heads, n, d_head) each, of the normed input y (n, d) at positions 0 to n - 1."""
     keys = _heads(affine(y, weights.key, weights.key_bias), weights.n_kv_heads)
+    if weights.key_norm is not None:
+        keys = normalise(keys, weights.key_norm)
     return _rotated(keys, weights), _heads(affine(y, weights.value, weights.value_bias), weights.n_kv_heads)
 
 
@@ -111,7 +113,7 @@ def _through(residuals: Ball, normed: Ball, everything: tuple[Ball, Ball], block
     if block.attention_post_norm is not None:
         attended = normalise(attended, block.attention_post_norm)
     middle = residuals + attended
-    written = _mlp(normalise(middle, block.mlp_norm), block.mlp)
+    written = _mlp(normalise(residuals if block.parallel else middle, block.mlp_norm), block.mlp)
     if block.mlp_post_norm is not None:
         written = normalise(written, block.mlp_post_norm)
     return middle + written
@@ -121,8 +123,10 @@ def _attention(y: Ball, everything: tuple[Ball, Ball], weights: AttentionWeights
     """Causal attention of positions 0 to n - 1 among themselves, (n, d)."""
     keys, values = everything
     n, groups = len(y.mid), weights.n_heads // weights.n_kv_heads
-    queries = _rotated(_heads(affine(y, weights.query, weights.query_bias), weights.n_heads), weights)
-    grouped = _reshaped(queries, (weights.n_kv_heads, groups, n, weights.d_head))
+    queries = _heads(affine(y, weights.query, weights.query_bias), weights.n_heads)
+    if weights.query_norm is not None:
+        queries = normalise(queries, weights.query_norm)
+    grouped = _reshaped(_rotated(queries, weights), (weights.n_kv_heads, groups, n, weights.d_head))
     turned = Ball(keys.mid.swapaxes(-1, -2), keys.rad.swapaxes(-1, -2))
     scores = matmul(grouped, turned[:, None]) * weights.scale  # (n_kv_heads, groups, n, n)
     if weights.softcap is not None:

@@ -139,21 +139,7 @@ class BlockWeights:
 
 
 def load_blocks(directory: Path, first: int) -> tuple[BlockWeights, ...]:
-    """Read the blocks from number `first` on, in order; `first` may be one past the last.
-
-    What the enclosures of blocks do not model yet is a rejection, never left out.
-    """
-    blocks = read_blocks(directory, first)
-    for block in blocks:
-        if block.parallel:
-            raise Rejected("blocks whose attention and feed-forward network are parallel are not enclosed")
-        if block.attention.query_norm is not None or block.attention.key_norm is not None:
-            raise Rejected("norms of query and key heads are not enclosed")
-    return blocks
-
-
-def read_blocks(directory: Path, first: int) -> tuple[BlockWeights, ...]:
-    """The same, whether or not the enclosures model them."""
+    """Read the blocks from number `first` on, in order; `first` may be one past the last."""
     files = read_model(directory)
     if not 0 <= first <= files.n_blocks:
         raise Rejected(f"block {first} does not exist in a model of {files.n_blocks} blocks")
@@ -241,6 +227,8 @@ def _llama(layer: Layer, settings: Settings) -> BlockWeights:
     query_bias = layer.bias("self_attn.q_proj.bias", heads, biased)
     key_bias = layer.bias("self_attn.k_proj.bias", kv_heads, biased)
     n, order = len(up), _pairing(settings, layer.number)
+    if settings.head_norms and order is not None:
+        raise Rejected("norms of heads of which only a part is rotated are not modelled")
     return BlockWeights(
         attention_norm=norm("input_layernorm"),
         attention=AttentionWeights(

@@ -18,6 +18,7 @@ class Gemma3Adapter(Decoder):
 
     family = "gemma3_text"
     name = "Gemma-3 (text)"
+    enclosed = True
     activation_key = "hidden_activation"
     unit_offset = True
     post_norms = True

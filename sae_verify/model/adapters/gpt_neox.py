@@ -21,6 +21,7 @@ class GptNeoxAdapter(Adapter):
 
     family = "gpt_neox"
     name = "GPT-NeoX, Pythia"
+    enclosed = True
 
     def check(self, config: Any) -> None:
         """Refuse unknown rotary types and activations."""

@@ -13,6 +13,7 @@ class Qwen3Adapter(Decoder):
 
     family = "qwen3"
     name = "Qwen3"
+    enclosed = True
 
     def window(self, config: Any, layer: int) -> int | None:
         """Sliding window of a block, or None."""

@@ -6,6 +6,7 @@ Operations are written once, for torch (batched, float64) and for mpmath (object
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +95,7 @@ def attention_of(m: Any, y: Any, w: AttentionWeights, keys: Array, values: Array
         q = y @ m.array(w.query[rows].T) + m.array(w.query_bias[rows])
         k = y @ m.array(w.key[kv_rows].T) + m.array(w.key_bias[kv_rows])
         v = y @ m.array(w.value[kv_rows].T) + m.array(w.value_bias[kv_rows])
+        q, k = (x if norm is None else norm_of(m, x, norm) for x, norm in ((q, w.query_norm), (k, w.key_norm)))
         if w.rotary_base is not None:
             q, k = (turned(m, x, w.rotary_base, position) for x in (q, k))
         own = (q * k).sum(-1)[..., None]
@@ -123,8 +125,8 @@ def block_of(m: Any, x: Any, b: BlockWeights, keys: Array, values: Array, positi
     change = attention_of(m, norm_of(m, x, b.attention_norm), b.attention, keys, values, position)
     if b.attention_post_norm is not None:
         change = norm_of(m, change, b.attention_post_norm)
+    written = mlp_of(m, norm_of(m, x if b.parallel else x + change, b.mlp_norm), b.mlp)
     x = x + change
-    written = mlp_of(m, norm_of(m, x, b.mlp_norm), b.mlp)
     if b.mlp_post_norm is not None:
         written = norm_of(m, written, b.mlp_post_norm)
     return x + written
@@ -347,22 +349,28 @@ def random_mlp(rng: np.random.Generator, d: int, n: int, kind: str, *, gated: bo
     return MlpWeights(kind, gate, gate_bias, normal(n, d), normal(n), normal(d, n), normal(d))
 
 
-FAMILIES = ("gpt2", "llama", "gemma2")
+FAMILIES = ("gpt2", "llama", "gemma2", "qwen3", "gpt_neox")
 
 
 def random_block(rng: np.random.Generator, d: int, family: str, size: float = 0.6) -> BlockWeights:
-    """A block of one of the three families: LayerNorm and GELU; grouped, rotary, gated; soft-capped with post norms."""
-    if family == "gpt2":
-        attention = random_attention(rng, d, size=size, scale=0.7)
+    """A block of one family: LayerNorm and GELU; grouped, rotary, gated; soft-capped with post norms; with norms of
+    heads; parallel.
+    """
+    if family in ("gpt2", "gpt_neox"):
+        parallel = family == "gpt_neox"
+        attention = random_attention(rng, d, size=size, scale=0.7, rotary=100.0 if parallel else None)
         norms = [random_norm(rng, d, centred=True) for _ in range(2)]
         kind = str(rng.choice(["gelu", "gelu_tanh"]))
         return BlockWeights(
-            norms[0], attention, None, norms[1], random_mlp(rng, d, 7, kind, gated=False, size=size), None
+            norms[0], attention, None, norms[1], random_mlp(rng, d, 7, kind, gated=False, size=size), None, parallel
         )
     capped = family == "gemma2"
     attention = random_attention(
         rng, d, heads=4, kv=2, size=size, scale=0.7, rotary=100.0, softcap=3.0 if capped else None
     )
+    if family == "qwen3":
+        heads = [random_norm(rng, attention.d_head, centred=False, epsilon=0.1) for _ in range(2)]
+        attention = replace(attention, query_norm=heads[0], key_norm=heads[1])
     norms = [random_norm(rng, d, centred=False) for _ in range(4)]
     mlp = random_mlp(rng, d, 6, "gelu_tanh" if capped else "silu", gated=True, size=size)
     return BlockWeights(norms[0], attention, norms[2] if capped else None, norms[1], mlp, norms[3] if capped else None)

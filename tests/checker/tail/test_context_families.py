@@ -23,19 +23,20 @@ from sae_verify.model.block import Block
 PROMPT = [7, 3, 11, 19, 4, 4, 17, 9, 2, 13, 6]
 """Longer than the sliding windows of four."""
 NAMES = ["mistral", "mistral-full", "qwen2", "phi3", "phi3-half", "llama-rope3", "llama-linear", "llama-yarn"]
+NAMES += ["qwen3", "gemma3_text", "gpt_neox"]
 PAIRED = {(8, 4): [0, 1, 4, 5, 2, 3, 6, 7], (8, 2): [0, 2, 3, 4, 1, 5, 6, 7]}
 
 
 class ExactRotary(nn.Module):
     """The tables in float64; models compute theirs in float32. (That they are the right ones is for test_rotary.)"""
 
-    def __init__(self, base: float | Rotary, gain: float, d_head: int) -> None:
+    def __init__(self, bases: dict[str | None, float | Rotary], gain: float, d_head: int) -> None:
         super().__init__()
-        self.base, self.gain, self.d_head = base, gain, d_head
-        self.half = (base.width if isinstance(base, Rotary) else d_head) // 2
+        self.bases, self.gain, self.d_head = bases, gain, d_head
+        self.half = (base.width if isinstance(base := bases[None], Rotary) else d_head) // 2
 
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, ...]:
-        shown = tables(self.base, self.d_head, position_ids[0].tolist())
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, ...]:
+        shown = tables(self.bases[layer_type], self.d_head, position_ids[0].tolist())
         halves = [torch.from_numpy(self.gain * ball.mid[:, : self.half]) for ball in shown]
         return tuple(torch.cat([half, half], -1)[None] for half in halves)
 
@@ -49,7 +50,9 @@ def test_torch_lies_inside(name: str, tmp_path: Path) -> None:
     model = load_model(directory, dtype=torch.float64)
     module: Any = model.module
     body = module.gpt_neox if "neox" in name else module.model
-    body.rotary_emb = ExactRotary(base, gain, settings.d_head)
+    kinds = getattr(model.module.config, "layer_types", None) or []
+    bases: dict[str | None, Any] = dict(zip(kinds, settings.rotary, strict=False))
+    body.rotary_emb = ExactRotary({None: base, **bases}, gain, settings.d_head)
     tail, shown = make_tail(model, encode_prompts(model, [PROMPT]), HookPoint(0, "hook_resid_pre"))
     residuals = shown.edited[0, :-1].double().numpy()
     blocks = load_blocks(directory, 0)
