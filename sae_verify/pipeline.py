@@ -68,6 +68,7 @@ def certify(
     out: Path | str | None = None,
     settings: Pgd | None = None,
     effort: int = EFFORT,
+    seconds: float | None = None,
     progress: Progress = _silent,
 ) -> Iterator[Result]:
     """Decide a problem, prompt by prompt.
@@ -77,6 +78,7 @@ def certify(
         out: directory for the certificates; None uses a temporary one (the evidence is still written and re-read).
         settings: of the attack.
         effort: passes through the blocks, at most, for each bound that needs them; more gives tighter bounds.
+        seconds: for the largest certified radius of each prompt through blocks: rounds of growing effort until then.
         progress: told the stage and the fraction done.
 
     Yields:
@@ -90,6 +92,10 @@ def certify(
     settings = settings or Pgd()
     if effort < 1:
         raise InputError(f"effort is {effort!r}", rule="effort counts passes, at least 1", remedy="give a larger one")
+    if seconds is not None and not 0 < seconds < np.inf:
+        raise InputError(
+            f"seconds is {seconds!r}", rule="a positive, finite number", remedy="leave it out for no limit"
+        )
     if out is not None:
         _check_directory(Path(out))
     if problem.hook_point.inside:
@@ -105,7 +111,7 @@ def certify(
     except checker.Rejected as missing:
         yield from _unsupported(problem, f"the checker cannot read the weights: {missing}")
         return
-    found = search(batch, settings, progress, _through_blocks(problem, weights, effort))
+    found = search(batch, settings, progress, _through_blocks(problem, weights, effort, seconds))
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(out) if out is not None else Path(scratch)
         for one in found:
@@ -125,19 +131,21 @@ def _check_directory(out: Path) -> None:
         )
 
 
-DeepBounds = Callable[[Instance, float], tuple[Bound, ...]]
-"""Bounds that cost passes through blocks, for one prompt and the length of its shortest known recovery."""
+DeepBounds = Callable[[Instance, float, Callable[[float], None]], tuple[Bound, ...]]
+"""Bounds that cost passes through blocks: of one prompt, from the length of its shortest known recovery; the last
+argument is told each radius that is proved."""
 
 
-def _through_blocks(problem: Problem, weights: Weights, effort: int) -> DeepBounds:
+def _through_blocks(problem: Problem, weights: Weights, effort: int, seconds: float | None) -> DeepBounds:
     """Bounds that see what the checker will see; none where no block follows the hook."""
 
-    def bounds(instance: Instance, shortest: float) -> tuple[Bound, ...]:
+    def bounds(instance: Instance, shortest: float, tell: Callable[[float], None]) -> tuple[Bound, ...]:
         if instance.blocks_after == 0 or instance.outer.trivial:
             return ()
         try:
             setting = open_problem(problem, instance, weights)
-            method = ThroughBlocks(setting.relaxation, setting.functional, effort, shortest * (1.0 - OUTWARD))
+            ceiling = shortest * (1.0 - OUTWARD)
+            method = ThroughBlocks(setting.relaxation, setting.functional, effort, ceiling, seconds, tell)
         except checker.Rejected:
             return ()  # the attack and the cap stand without it
         return _bounds(instance, (method,))
@@ -149,7 +157,7 @@ def search(
     batch: Batch,
     settings: Pgd,
     progress: Progress = _silent,
-    deep: DeepBounds = lambda instance, shortest: (),
+    deep: DeepBounds = lambda instance, shortest, tell: (),
 ) -> tuple[_Found, ...]:
     """Bounds, attacks and replays of all prompts; nothing is written and no verdict given."""
     count = len(batch.instances)
@@ -168,10 +176,14 @@ def search(
     witnesses = [_replayed(batch, delta) for delta in (worst.delta, shortest)]
     bounds = []
     for i, instance in enumerate(batch.instances):
-        reached = _certified_radius(cheap[i], instance.tau)
-        known = f"{reached / instance.norm_h:.3g} to {lengths[i] / instance.norm_h:.3g} ‖h‖"
-        progress(f"bounds, prompt {i + 1} of {count}, breaks at {known}", 0.35 + 0.6 * i / count)
-        bounds.append((*cheap[i], *deep(instance, float(lengths[i]))))
+        length = float(lengths[i])
+
+        def tell(radius: float, i: int = i, size: float = instance.norm_h, length: float = length) -> None:
+            known = f"proved to {radius / size:.3g} ‖h‖, breaks at {length / size:.3g} ‖h‖"
+            progress(f"bounds, prompt {i + 1} of {count}, {known}", 0.35 + 0.6 * i / count)
+
+        tell(_certified_radius(cheap[i], instance.tau))
+        bounds.append((*cheap[i], *deep(instance, length, tell)))
     seconds = (time.perf_counter() - start) / count
     for instance, value, found in zip(batch.instances, worst.value, bounds, strict=True):
         _sandwich(instance, float(value), found)

@@ -10,6 +10,7 @@ which makes the next cap smaller still. Splitting is for regions where U says to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from sae_verify.bounds.bound import Bound
 from sae_verify.checker import Rejected
 from sae_verify.checker.tail.attention import score_rows
 from sae_verify.checker.tail.normed import normed
-from sae_verify.checker.tail.proof import Cut, Done, Node, Split, beyond
+from sae_verify.checker.tail.proof import MAX_NODES, Cut, Done, Node, Split, beyond
 from sae_verify.checker.tail.readout import Affine, Functional, affine
 from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
@@ -52,16 +53,25 @@ ROUNDING = 1e-9
 """Relative amount by which a searched value is raised, so that its check does not fail on rounding. Upward only."""
 
 
+HARDER = 4
+"""Times as many passes for each radius, from round to round, while there is time."""
+
+
 @dataclass
 class Budget:
-    """Passes through the blocks that may still be made."""
+    """Passes through the blocks that may still be made, and until when (`time.monotonic`)."""
 
     passes: int
+    until: float = np.inf
 
     def take(self) -> bool:
         """Whether one more may be made; it is counted."""
         self.passes -= 1
-        return self.passes >= 0
+        return self.passes >= 0 and time.monotonic() < self.until
+
+
+def _nobody(radius: float) -> None:
+    del radius
 
 
 @dataclass(frozen=True)
@@ -72,12 +82,16 @@ class ThroughBlocks:
         relaxation: of this prompt's tail. functional: the readout, by the member of its family.
         effort: passes through the blocks for the bound at a radius, and for each radius that is tried.
         ceiling: radius at which the claim is known to break, or infinity: no proof is sought from there on.
+        seconds: instead of one round of this effort, rounds of growing effort for so long; what was proved stands.
+        tell: called with each radius that is proved.
     """
 
     relaxation: Relaxation
     functional: Callable[[int | None], Functional]
     effort: int = 12
     ceiling: float = np.inf
+    seconds: float | None = None
+    tell: Callable[[float], None] = _nobody
 
     name = "through-blocks"
 
@@ -113,25 +127,38 @@ class ThroughBlocks:
 
     def certified(self, instance: Instance) -> Bound | None:
         """The claim at the largest radius for which a proof was found."""
-        best: Bound | None = None
-        for member in instance.members(2):
-            found = self._largest(instance, member, 0.0 if best is None else best.radius or 0.0)
-            best = found or best
-        return best
+        until = np.inf if self.seconds is None else time.monotonic() + self.seconds
+        best, effort = None, self.effort
+        while True:
+            for member in instance.members(2):
+                known = 0.0 if best is None else best.radius or 0.0
+                best = self._largest(instance, member, known, effort, until) or best
+            if self.seconds is None or time.monotonic() > until or effort > MAX_NODES:
+                return best
+            if best is not None and (best.radius or 0.0) * (1 + CLOSE) > self.ceiling:
+                return best
+            effort *= HARDER
 
-    def _largest(self, instance: Instance, member: int | None, least: float) -> Bound | None:
+    def _largest(self, instance: Instance, member: int | None, least: float, effort: int, until: float) -> Bound | None:
+        """The claim at a radius above `least`, with so many passes for each."""
         functional, tau = self.functional(member), instance.tau
         guess = linear_radius(self.relaxation, functional, tau)
         if guess is None:
             return None
         low, high, best = least, min(self.ceiling, LARGEST * guess), None
-        radius = self._promising(functional, tau, FIRST * min(self.ceiling, guess))
+        if least > 0:
+            radius = min(0.5 * (low + high), LONGER * low)
+        else:
+            radius = self._promising(functional, tau, FIRST * min(self.ceiling, guess))
         for _ in range(self.radii):
-            proof = prove(self.relaxation, functional, radius, tau, Budget(self.effort))
+            proof = prove(self.relaxation, functional, radius, tau, Budget(effort, until))
             if proof is None:
                 high = radius
             else:
                 low, best = radius, Bound(self.name, "through-blocks", radius, tau, member, regions=proof)
+                self.tell(radius)
+            if time.monotonic() > until:
+                break
             if low > 0 and high < low * (1 + CLOSE):
                 break
             # Upwards towards the ceiling, but not far at once; downwards by a factor until something is proved.

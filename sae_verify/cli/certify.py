@@ -36,13 +36,14 @@ DEMO_EFFORT = 4
 """Of the demo: enough to show certified radii, and few minutes in all."""
 
 
-def _certify(path: Path, out: Path | None, effort: int | None) -> tuple[str, list[Any]]:
+def _certify(path: Path, out: Path | None, effort: int | None, seconds: float | None = None) -> tuple[str, list[Any]]:
     from sae_verify.pipeline import EFFORT, certify
     from sae_verify.problem_file import load_problem
 
     with bar(f"{path.parent.name}/{path.stem}") as progress:
         problem = load_problem(path)
-        results = list(certify(problem, out=out, effort=EFFORT if effort is None else effort, progress=progress))
+        effort = EFFORT if effort is None else effort
+        results = list(certify(problem, out=out, effort=effort, seconds=seconds, progress=progress))
     threat = problem.threat
     unit = {"absolute": "", "h": " ‖h‖", "e": " ‖e‖"}[threat.relative_to]
     claim = f"claim: readout <= {problem.claim.tau:g}"
@@ -58,8 +59,13 @@ def _certify(path: Path, out: Path | None, effort: int | None) -> tuple[str, lis
     type=click.IntRange(min=1),
     help="Passes through the blocks for each bound and radius tried (default: 12); more is slower and tighter.",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Time for each prompt's certified radius through blocks: rounds of growing effort, the best proof counts.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
-def certify(problem: Path, out: Path | None, effort: int | None, *, as_json: bool) -> None:
+def certify(problem: Path, out: Path | None, effort: int | None, seconds: float | None, *, as_json: bool) -> None:
     """Decide every prompt of PROBLEM (a problem.toml): bounds, attacks, replay, evidence, verdict.
 
     \b
@@ -83,7 +89,7 @@ def certify(problem: Path, out: Path | None, effort: int | None, *, as_json: boo
                  readout    { kind = "logit-difference", positive, negative }
                             or { kind = "token-against-all", token }
     """  # noqa: D301 - click keeps the lines of a paragraph that starts with a backspace
-    title, results = _certify(problem, out, effort)
+    title, results = _certify(problem, out, effort, seconds)
     _print(results, title, as_json=as_json)
     sys.exit(_worst(result.verdict.name for result in results))
 
