@@ -129,7 +129,7 @@ DEFAULTS: dict[Study, dict[str, Any]] = {
     # A class's features are ablated, and a linear probe on the residual is to find the class again.
     "probe": {"kind": "set", "value": 0.0, "count": 4, "find": "contrast", "suffix": 1},
     # Features of the topic are set to a negative constant where they are on, the dialect of unlearning benchmarks.
-    "unlearning": {"kind": "set-if-active", "value": -2.0, "count": 8, "find": "contrast", "limit": 8},
+    "unlearning": {"kind": "set-if-active", "value": -2.0, "count": 8, "find": "contrast", "limit": 6},
     "indirect-object": {"kind": "set-if-active", "value": -3.0, "count": 8, "find": "promotes"},
     # Features of compliance change their sign, and the model refuses what it would comply with.
     "refusal": {"kind": "scale", "value": -1.0, "count": 2, "generate": 24},
@@ -146,7 +146,7 @@ BUNDLED: dict[Study, tuple[str, str, str]] = {
 
 SWEEPS: dict[Study, Sweep] = {
     "probe": Sweep(features=(1, 2, 8, 16), sparsity=(3, 12)),
-    "unlearning": Sweep(strength=(-1.0, -5.0), features=(4, 16), sparsity=(3, 12)),
+    "unlearning": Sweep(strength=(-5.0,), features=(4, 16), sparsity=(3,)),
     "indirect-object": Sweep(strength=(-2.0, -5.0), features=(4, 16), sparsity=(3, 12)),
     "refusal": Sweep(strength=(-0.5, -2.0), features=(4, 8), sparsity=(3, 12)),
 }
