@@ -17,6 +17,7 @@ NAMES = (
     "crown",
     "scaling",
     "sae_loading",
+    "published_attack",
 )
 
 if __name__ == "__main__":
