@@ -26,6 +26,7 @@ _NAMES = {
     "Unsupported": "verdict",
     "certify": "pipeline",
     "check": "checker",
+    "describe": "sae",
     "clamped": "hosts",
     "load_model": "model",
     "load_problem": "problem_file",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from sae_verify.problem import Problem as Problem
     from sae_verify.problem import TokenAgainstAll as TokenAgainstAll
     from sae_verify.problem_file import load_problem as load_problem
+    from sae_verify.sae import describe as describe
     from sae_verify.sae import load_sae as load_sae
     from sae_verify.sae import save_sae as save_sae
     from sae_verify.verdict import Certified as Certified

@@ -22,9 +22,11 @@ from sae_verify.geometry.least_norm import least_norm
 
 NEWTON = 12
 """Newton steps at most."""
-SHORTER = 0.97
-"""How much shorter each trial of the full ascent is than the best perturbation so far."""
-TRIALS = 6
+LEAST_CUT = 0.03
+"""Relative: how much shorter the last trials of the full ascent are than the best perturbation."""
+MOST_CUT = 0.4
+TRIALS = 16
+"""Most of them end sooner: the cut doubles where a trial succeeds, and starts over, once, where it fails."""
 MARGIN = 1e-5
 """How far above the claim the readout is aimed, so that rounding in the run's own dtype does not undo the recovery."""
 
@@ -78,20 +80,25 @@ def smallest_radius(
     for start in (np.zeros((count, width)), known.delta):
         _newton(batch, best, everything, start, limit, tick)
     _widen(batch, best, settings, limit, tick)
-    open_rows = everything[np.isfinite(best.length)]
+    open_rows, cut = everything[np.isfinite(best.length)], np.full(count, LEAST_CUT)
     for _ in range(TRIALS):
         tick()
-        open_rows = open_rows[best.length[open_rows] * SHORTER > lower[open_rows]]
+        shares = 1.0 - cut[open_rows]
+        open_rows = open_rows[best.length[open_rows] * shares > lower[open_rows]]
         if not open_rows.size:
             break
-        radii = best.length[open_rows] * SHORTER
+        shares = 1.0 - cut[open_rows]
+        radii = best.length[open_rows] * shares
         part = batch.select(open_rows.tolist())
-        starts = np.stack([best.delta[open_rows] * SHORTER, first_order(part, radii)], axis=1)
+        starts = np.stack([best.delta[open_rows] * shares[:, None], first_order(part, radii)], axis=1)
         found = ascend(part, radii, starts, settings.steps // 2)
         shorter = best.record(open_rows, found.delta, found.value)
-        open_rows = open_rows[shorter]
-        if open_rows.size:
-            _newton(batch, best, open_rows, best.delta[open_rows], limit, tick)
+        again = cut[open_rows] > LEAST_CUT
+        cut[open_rows] = np.where(shorter, np.minimum(2 * cut[open_rows], MOST_CUT), LEAST_CUT)
+        if shorter.any():
+            rows = open_rows[shorter]
+            _newton(batch, best, rows, best.delta[rows], limit, tick)
+        open_rows = open_rows[shorter | again]
     return best.length, best.delta
 
 
