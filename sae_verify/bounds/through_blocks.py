@@ -13,8 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from scipy.optimize import brentq
 
 from sae_verify.bounds.bound import Bound
 from sae_verify.checker import Rejected
@@ -49,6 +51,8 @@ SHORTER = 0.8
 """Factors to the next radius."""
 LARGEST = 4.0
 """Times the radius where the linear model breaks the claim: the largest that is tried."""
+NEAR = 1e-7
+"""Relative to the largest level: how near to the least level that is proved a search stops."""
 ROUNDING = 1e-9
 """Relative amount by which a searched value is raised, so that its check does not fail on rounding. Upward only."""
 
@@ -196,14 +200,19 @@ def _least(resid: Taylor, functional: Functional) -> float:
     low, high = -1.01 * size, 1.01 * size
     if not affine(resid, functional, high).top <= 0:
         return np.inf  # above the cap: there is nothing to say
-    for _ in range(60):
+    if np.isfinite(affine(resid, functional, low).top):
+        # It falls nearly as a line does, so a few steps are enough to be near.
+        found = brentq(lambda tau: affine(resid, functional, tau).top, low, high, xtol=NEAR * size)
+        root = cast(float, found)
+        for above in (2 * NEAR, 8 * NEAR):
+            if affine(resid, functional, root + above * size).top <= 0:
+                return float(root + (above + ROUNDING) * size)
+    while high - low > NEAR * size:
         middle = 0.5 * (low + high)
         if affine(resid, functional, middle).top <= 0:
             high = middle
         else:
             low = middle
-        if high - low < 1e-7 * size:
-            break
     return float(high + ROUNDING * size)
 
 

@@ -29,6 +29,7 @@ def opened() -> tuple[Instance, Setting]:
     return instance, open_problem(problem, instance, locate_weights(problem))
 
 
+@pytest.mark.slow
 def test_radii_grow_with_time_and_each_is_proved(opened: tuple[Instance, Setting]) -> None:
     instance, setting = opened
     told: list[float] = []
