@@ -40,12 +40,22 @@ class Products:
     @cached_property
     def size(self) -> Array:
         """sup |q_j| over the unit ball, (m,)."""
-        return grow(lengths(self.left) * lengths(self.right))
+        return grow(self.scales[0] * self.scales[1])
+
+    @cached_property
+    def scales(self) -> tuple[Array, Array]:
+        """What the rows of the factors are divided by in `unit`: lengths, rounded up."""
+        return lengths(self.left), lengths(self.right)
+
+    @property
+    def scale(self) -> Array:
+        """What `unit` must be multiplied by, to rounding of floats; not `size`, which is rounded up once more."""
+        return self.scales[0] * self.scales[1]
 
     @property
     def unit(self) -> tuple[Array, Array]:
-        """Both factors with rows divided by their lengths."""
-        return self.left / lengths(self.left)[:, None], self.right / lengths(self.right)[:, None]
+        """Both factors with rows of length 1 or a little less."""
+        return self.left / self.scales[0][:, None], self.right / self.scales[1][:, None]
 
     @cached_property
     def flat(self) -> Array:
@@ -79,8 +89,13 @@ class Forms:
         return lengths(self.forms)
 
     @property
+    def scale(self) -> Array:
+        """What `unit` must be multiplied by, to rounding of floats."""
+        return self.size
+
+    @property
     def unit(self) -> Array:
-        """Symmetric matrices with these forms, divided by their sizes."""
+        """Symmetric matrices with these forms, of norm 1 or a little less."""
         halves = self.forms / self.size[:, None, None]
         return 0.5 * (halves + halves.transpose(0, 2, 1))
 
@@ -183,7 +198,7 @@ def _squared(curves: Curves, domain: Domain, scale: Array | float) -> list[tuple
 
     `scale` is at least the sum of a row's |G_ij| sup |q_j|, so that squares neither overflow nor vanish.
     """
-    scaled = [(curve, gain * curve.size / scale) for curve, gain in curves]
+    scaled = [(curve, gain * curve.scale / scale) for curve, gain in curves]
     return [
         (sum((gain @ _gram(one, other, domain.box) for one, gain in scaled), np.zeros(1)), against)
         for other, against in scaled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sae_verify.checker.tail import curves as module
@@ -53,6 +53,7 @@ def points(rng: np.random.Generator, domain: Domain, k: int, curves: Curves) -> 
 
 
 @given(SEEDS, SCALES, st.integers(0, 2))
+@example(117, 1e-120, 0)  # products and forms nearly cancel: their units must be the same to rounding
 def test_forms_and_sizes(seed: int, scale: float, box: int) -> None:
     rng = np.random.default_rng(seed)
     k, domain, n = box + int(rng.integers(1, 6)), Domain(box), int(rng.integers(1, 5))
