@@ -145,8 +145,9 @@ def fits(curves: Curves, rows: int, order: int) -> bool:
 
 
 def _lost(curves: Curves, order: int) -> float:
-    """Relative rounding of sums over all atoms and coordinates."""
-    return 16 * gamma(sum(curve.count for curve, _ in curves) + order)
+    """Relative rounding of sums over all atoms and coordinates; of forms, over all their entries."""
+    entries = order * order if any(isinstance(curve, Forms) for curve, _ in curves) else order
+    return 16 * gamma(sum(curve.count for curve, _ in curves) + entries)
 
 
 def rounding(curves: Curves, domain: Domain, rows: int, order: int) -> Array:

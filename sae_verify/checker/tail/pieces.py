@@ -87,6 +87,8 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     slack = float((absolute * lost).sum() + (lengths(shift.T) * lost).sum() + (absolute * lost * reach).sum())
     sizes = lengths(weights.T) * (np.abs(p) + there.pattern) * (1 + np.abs(base) + reach) ** 2
     rounding = 32 * gamma(count + k) * float(sizes.sum()) + 4 * U * length(own)
+    # Responses add up to 0 up to rounding.
+    rounding += (length(here.sum(axis=1)) + length(response.sum(axis=1))) * (1 + drift) ** 2
     linear = float(grow(constant + first + second + remainder + slack + rounding))
     return float(grow(linear + scores.mapped(change).rest_norm + followed(there, apart, scores)))
 
@@ -98,7 +100,7 @@ def _pattern(softmax: Softmax, base: Array, moved: Array, lost: Array, domain: D
     total = softmax.pattern * raised.mid
     pattern = total / total.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        off = 2 * (raised.rad / raised.mid + 16 * U + 4 * U * np.abs(base) + gamma(count))
+        off = 2 * (raised.rad / raised.mid + 16 * U + 4 * U * (np.abs(base) + abs(float(base.max()))) + gamma(count))
     # |log(1 + x)| <= 2 |x| below one half; a product that vanished says nothing of its logarithm.
     off = np.where((off < 0.5) & (total > 2.0**-1000), off, np.inf)
     centring = np.eye(count) - pattern

@@ -184,8 +184,9 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     p, line, domain = softmax.pattern, softmax.scores, softmax.scores.domain
     centring, root = np.eye(len(p)) - p, np.sqrt(p)
     rest = scores.mapped(centring).rest
-    moving = Softmax(p, line.loosened(rest), softmax.slip)
-    steep, fixed = moving.alone[1], line.loose  # |exp(x) - 1| <= steep |x| Z
+    slip = softmax.slip * (1 + float(rest.max(initial=0.0)))
+    moving = Softmax(p, line.loosened(rest), slip)
+    steep, fixed = moving.alone[1] * (1 + 8 * slip), line.loose  # |exp(x) - 1| <= steep |x| Z
     scaled, shares, response = weights * root, lengths(weights.T) * p, weights * p
     answer = scores.mapped(response).rest_norm
 
@@ -208,7 +209,7 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     )
     # Sums that are 0 are so up to rounding.
     reach = 1 + float(moving.reach.max(initial=0.0)) + float(scores.rest.max(initial=0.0))
-    off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * softmax.slip) * float(shares.sum())
+    off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * slip) * float(shares.sum())
     return float(grow(cross + moving.partition * answer + mean_moves * rest_moves + 8 * off * reach * reach))
 
 

@@ -46,10 +46,10 @@ Errors = tuple[tuple[Source, Array], ...]
 Pairs = TypeVar("Pairs", Curves, Errors)
 
 
-def added(one: Pairs, other: Pairs) -> Pairs:
+def added(*summands: Pairs) -> Pairs:
     """The pairs of a sum: gains of what is shared are added."""
-    gains: dict[int, Any] = {id(part): (part, gain) for part, gain in one}
-    for part, gain in other:
+    gains: dict[int, Any] = {}
+    for part, gain in (pair for pairs in summands for pair in pairs):
         shared = gains.get(id(part))
         gains[id(part)] = (part, gain if shared is None else shared[1] + gain)
     return tuple(gains.values())  # type: ignore[return-value]
@@ -275,6 +275,7 @@ def stacked(models: list[Taylor]) -> Taylor:
 
 def _joined(models: list[Pairs], widths: list[int]) -> Pairs:
     """The pairs of a concatenation: what one of the models has not, does not move it."""
+    models = [added(pairs) for pairs in models]  # each part once
     everything: dict[int, Any] = {id(part): (part, gain.shape[1]) for pairs in models for part, gain in pairs}
     gains = [{id(part): gain for part, gain in pairs} for pairs in models]
     return tuple(  # type: ignore[return-value]

@@ -99,3 +99,12 @@ def test_new_errors() -> None:
     assert x.with_error_at(1, "b", np.nan).error[1] == np.inf
     assert (x.loosened(np.array([0.0, 1.0, np.nan])).error >= [0.0, 1.0, np.inf]).all()
     assert MP.array([0.5])[0] == 0.5
+
+
+def test_a_part_that_occurs_twice_counts_twice() -> None:
+    x = model(np.random.default_rng(3), 3, 2, quadratic=1.0, errors=1.0)
+    twice = replace(x, curves=(*x.curves, *x.curves), errors=(*x.errors, *x.errors))
+    nothing = x.scaled(np.zeros(3))
+    for other in (twice + nothing, stacked([twice])):
+        np.testing.assert_allclose(other.hessians, 2 * x.hessians)
+        np.testing.assert_allclose([gain for _, gain in other.errors], [2 * gain for _, gain in x.errors])
