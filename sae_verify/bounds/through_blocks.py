@@ -46,6 +46,8 @@ HOPELESS = 1.1
 """Loss of a first pass, in units of the margin, from which on cuts cannot begin: with a loss of C that grows with the
 square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
 C = 0.85 is the largest such at 0.7 of it."""
+NOTHING = 1e-300
+"""Keeps a quotient of the search finite where a margin is zero; nothing that is claimed depends on it."""
 LONGER = 1.2
 SHORTER = 0.8
 """Factors to the next radius."""
@@ -176,7 +178,7 @@ class ThroughBlocks:
             frame = region.frame()
             assert frame is not None
             bound = self.relaxation.bound(region, frame, functional, tau)
-            lost = (bound.constant - bound.value) / max(abs(bound.value), 1e-300)
+            lost = (bound.constant - bound.value) / max(abs(bound.value), NOTHING)
             if lost < HOPELESS:
                 break
             radius *= 0.85 if lost < 3 * HOPELESS else 0.6

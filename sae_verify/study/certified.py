@@ -11,6 +11,8 @@ from sae_verify.errors import SoundnessError
 from sae_verify.pipeline import certify
 from sae_verify.problem import Problem
 
+ROUNDING = 1e-9
+"""Relative: how far below a certified radius the float64 length of an attack may lie, by the rounding of both."""
 INHERITS: dict[str, tuple[str, ...]] = {
     "free": ("free",),
     "preactivations": ("preactivations", "free"),
@@ -72,7 +74,7 @@ def check_sandwich(threat: str, certified: Radius, attacked: float | None) -> No
         SoundnessError: there is one.
 
     """
-    if certified.value is not None and attacked is not None and attacked < certified.value * (1 - 1e-9):
+    if certified.value is not None and attacked is not None and attacked < certified.value * (1 - ROUNDING):
         raise SoundnessError(
             f"threat {threat}: a recovery of length {attacked!r} lies within the radius {certified.value!r} that "
             f"{certified.by} certifies",

@@ -26,6 +26,8 @@ PIECES = 24
 """Into which a score's range is cut to bound theta(c) / (c Z)."""
 MOVERS = (0, 1, 2)
 """How many of the keys that move most are treated as such; the best choice counts."""
+VANISHING = 1e-200
+"""Sizes up to it are not divided by; what they bound is added as it stands."""
 MOST_SLIP = 0.01
 """Above it nothing is said: probabilities so small that they vanish in floats."""
 
@@ -239,7 +241,7 @@ def signs_free(domain: Domain, weights: Array, rows: Array) -> float:
     """
     a, b = lengths(weights.T), domain.rows(rows)
     apart = float(grow((a * b).sum()))
-    keep = (a > 1e-200) & (b > 1e-200)
+    keep = (a > VANISHING) & (b > VANISHING)
     if not keep.any():
         return apart
     left = float(grow((a * b)[~keep].sum()))
