@@ -14,9 +14,11 @@ import numpy as np
 
 from sae_verify import checker
 from sae_verify.attacks import Pgd, Replay, attack, replay, smallest_radius
-from sae_verify.bounds import METHODS, Bound, Method, ThroughBlocks
+from sae_verify.bounds import METHODS, Bound, EveryRadius, Interval, LinearRelaxation, Method, ThroughBlocks
+from sae_verify.bounds.confined import confined
 from sae_verify.bounds.diagnosis import diagnose
 from sae_verify.certificates import Weights, Witness, certificate, locate_weights, open_problem, write_certificate
+from sae_verify.certificates.multipliers import evidence
 from sae_verify.errors import CertificateRejectedError, InputError, SoundnessError, UnsupportedError
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch, Instance, prepare
@@ -35,6 +37,8 @@ RUN_ROUNDING = 1e-5
 """The same where blocks follow: there the tail's keys and values come from a run in the model's own dtype."""
 EFFORT = 12
 """Passes through the blocks for each bound."""
+LINEAR_EFFORT = 2
+"""Most passes for each linear bound: quadratic models make better use of more."""
 
 SHORTENED = (1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3)
 """Factors for perturbations whose replay turned a held feature on or off: any shorter one is admissible too."""
@@ -140,15 +144,21 @@ def _through_blocks(problem: Problem, weights: Weights, effort: int, seconds: fl
     """Bounds that see what the checker will see; none where no block follows the hook."""
 
     def bounds(instance: Instance, shortest: float, tell: Callable[[float], None]) -> tuple[Bound, ...]:
-        if instance.blocks_after == 0 or instance.outer.trivial:
+        if instance.blocks_after == 0 or instance.trivial:
             return ()
         try:
             setting = open_problem(problem, instance, weights)
             ceiling = shortest * (1.0 - OUTWARD)
-            method = ThroughBlocks(setting.relaxation, setting.functional, effort, ceiling, seconds, tell)
+            relaxation = confined(setting, instance, ceiling)
+            methods: tuple[Method, ...] = (
+                EveryRadius(setting, evidence, effort, ceiling),
+                Interval(relaxation, setting.functional, ceiling),
+                LinearRelaxation(relaxation, setting.functional, min(effort, LINEAR_EFFORT), ceiling),
+                ThroughBlocks(relaxation, setting.functional, effort, ceiling, seconds, tell),
+            )
         except checker.Rejected:
             return ()  # the attack and the cap stand without it
-        return _bounds(instance, (method,))
+        return _bounds(instance, methods)
 
     return bounds
 
@@ -217,8 +227,16 @@ def _bounds(instance: Instance, methods: tuple[Method, ...]) -> tuple[Bound, ...
         if here is not None and everywhere and here.value <= instance.tau:
             break  # proven for every radius
     least = min((b.value for b in found if b.radius is None or b.radius >= radius), default=np.inf)
-    # A bound that neither meets the claim nor is the best at the radius would only cost the checker time.
-    return tuple(b for b in found if b.value <= max(least, instance.tau))
+    # A bound that neither meets the claim nor is the best at the radius would only cost the checker time; nor is one of
+    # use that another covers.
+    useful = [b for b in found if b.value <= max(least, instance.tau)]
+    return tuple(b for b in useful if not any(_better(other, b) for other in useful))
+
+
+def _better(a: Bound, b: Bound) -> bool:
+    """Whether a says all that b does, and more."""
+    a_reach, b_reach = (np.inf if bound.radius is None else bound.radius for bound in (a, b))
+    return a_reach >= b_reach and a.value <= b.value and (a_reach, -a.value) != (b_reach, -b.value)
 
 
 def _certified_radius(bounds: tuple[Bound, ...], tau: float) -> float:
@@ -289,7 +307,7 @@ def _conclude(problem: Problem, found: _Found, weights: Weights, directory: Path
         lower=max(reached, default=instance.defended),
         upper=report.upper,
         radius=RadiusBracket(report.certified_radius, min(broken, default=None), instance.norm_h, instance.norm_e),
-        trivial=instance.outer.trivial,
+        trivial=instance.trivial,
         certificate=path if keep else None,
         digest=report.digest,
         seconds=found.seconds + time.perf_counter() - start,
@@ -364,4 +382,6 @@ def _unsupported(problem: Problem, reason: str) -> Iterator[Result]:
 
 
 def _held(problem: Problem) -> str:
-    return problem.threat.held if problem.threat.held == "free" else f"{problem.threat.held}@{problem.threat.at}"
+    threat = problem.threat
+    held = threat.held if threat.held == "free" else f"{threat.held}@{threat.at}"
+    return held if threat.positions == 1 else f"{held}, last {threat.positions}"

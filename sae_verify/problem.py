@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from sae_verify.sae import SAE
 
 ClampKind = Literal["set", "scale", "set-if-active", "add", "drop-error"]
-Held = Literal["free", "preactivations", "defended", "code", "unreachable"]
+Held = Literal["free", "preactivations", "defended", "code", "unreachable", "drift"]
 At = Literal["x", "h", "both"]
 RelativeTo = Literal["absolute", "h", "e"]
 Positions = Literal["all", "last"] | tuple[int, ...]
 
-DEFAULT_AT: dict[str, At] = {"free": "h", "preactivations": "h", "defended": "h", "code": "x", "unreachable": "x"}
+DEFAULT_AT: dict[str, At] = dict.fromkeys(get_args(Held), "h") | dict.fromkeys(("code", "unreachable"), "x")
 """Where a held set is evaluated unless the threat says otherwise: the code before the clamp (only the error term
 differs), everything else on the re-encoded defended state, as in the published attack."""
 
@@ -149,15 +149,20 @@ class Clamp:
 
 @dataclass(frozen=True)
 class ErrorBall:
-    """Threat model: every `delta` at the readout position with `||delta||_2 <= radius * scale` that keeps what is held.
+    """Threat model: every `delta` at the last positions with `||delta||_2 <= radius * scale` that keeps what is held.
+
+    With more positions than one it is (delta_1, ..., delta_p), of one length together; what is held is held at each.
 
     Attributes:
-        radius: non-negative and finite; `scale` is 1, ||h|| or ||e|| by `relative_to`.
+        radius: non-negative and finite; `scale` is 1, ||h|| or ||e|| of the last position by `relative_to`.
         relative_to: `absolute`, `h` (norm of the defended state) or `e` (norm of the SAE's own error term).
         held: `free` (nothing), `preactivations` (E_S^T delta = 0), `defended` (the code of S keeps its values),
-            `code` (the whole code keeps its values), `unreachable` (delta orthogonal to decoder rows).
+            `code` (the whole code keeps its values), `unreachable` (delta orthogonal to decoder rows), `drift` (the
+            code of S moves by at most `drift` times its length).
         at: where it is held: `x` before the clamp, `h` after it, or `both`; None takes the default of `held`.
         features: S, the defended set. None means the clamped features; for `unreachable`, the active ones.
+        drift: t of `drift`, ||E_S(h + delta) - E_S(h)|| <= t ||E_S(h)||; None for anything else.
+        positions: how many positions at the end of the prompt are perturbed, the readout's and those before it.
 
     """
 
@@ -166,6 +171,8 @@ class ErrorBall:
     held: Held = "code"
     at: At | None = None
     features: tuple[int, ...] | None = None
+    drift: float | None = None
+    positions: int = 1
 
     def __post_init__(self) -> None:
         bad = isinstance(self.radius, bool) or not isinstance(self.radius, (int, float))
@@ -194,6 +201,35 @@ class ErrorBall:
                 )
             if not self.features:
                 raise ThreatError("the held set is empty", rule="it names at least one feature", remedy="held='free'")
+        self._check_drift()
+        if isinstance(self.positions, bool) or not isinstance(self.positions, int) or self.positions < 1:
+            raise ThreatError(
+                f"positions is {self.positions!r}", rule="it counts positions from the last one, which is perturbed"
+            )
+
+    def _check_drift(self) -> None:
+        drift = self.drift
+        if (drift is None) == (self.held == "drift"):
+            raise ThreatError(
+                f"drift is {drift!r} and held is {self.held!r}",
+                rule="held='drift' says how far the code may move, and nothing else does",
+                remedy="use e.g. held='drift', drift=0.1",
+            )
+        if drift is None:
+            return
+        if isinstance(drift, bool) or not isinstance(drift, (int, float)) or not 0 <= drift <= LARGEST:
+            raise ThreatError(
+                f"drift is {drift!r}",
+                rule=f"it must be finite, not negative and at most {LARGEST:g}",
+                remedy="use e.g. drift=0.1, a share of ||E_S(h)||",
+            )
+        object.__setattr__(self, "drift", float(drift))
+        if self.at == "both":
+            raise ThreatError("drift is limited at 'both'", rule="it is limited at one point", remedy="at='h'")
+        if self.positions != 1:
+            raise ThreatError(
+                f"drift at {self.positions!r} positions", rule="it is limited at one position", remedy="positions=1"
+            )
 
 
 Token = str | int
@@ -270,7 +306,7 @@ class Problem:
     Attributes:
         model: from `load_model`.
         sae: from `load_sae`.
-        prompts: texts or token ids; perturbation and readout are at each prompt's last position.
+        prompts: texts or token ids; the readout is at each prompt's last position, and so is the perturbation.
         clamp: what is written into the code.
         threat: which perturbations are admissible.
         readout: one for all prompts, or one a prompt.
@@ -320,7 +356,7 @@ class Problem:
                     rule=f"this SAE has features 0 to {self.sae.d_sae - 1}",
                     remedy="check the indices against the SAE that was loaded",
                 )
-        if self.threat.held in ("preactivations", "defended") and not self.held_features:
+        if self.threat.held in ("preactivations", "defended", "drift") and not self.held_features:
             raise ThreatError(
                 f"held={self.threat.held!r} without features, and the clamp names none",
                 rule="the defended set has at least one feature",

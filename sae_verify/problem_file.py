@@ -135,7 +135,7 @@ def _clamp(table: _Table) -> Clamp:
 
 
 def _threat(table: _Table) -> ErrorBall:
-    table.only("held", "at", "radius", "relative_to", "features")
+    table.only("held", "at", "radius", "relative_to", "features", "drift", "positions")
     features = None
     if "features" in table.values:
         features = tuple(table.items("features", (int,), "it must be a list of feature indices"))
@@ -146,6 +146,8 @@ def _threat(table: _Table) -> ErrorBall:
             held=table.text("held", "code"),  # type: ignore[arg-type]
             at=table.text("at") if "at" in table.values else None,  # type: ignore[arg-type]
             features=features,
+            drift=table.number("drift") if "drift" in table.values else None,
+            positions=table.values.get("positions", 1),
         )
     except ProblemFileError:
         raise

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sae_verify.attacks.variants import replay_variants
-from sae_verify.errors import InputError, ShapeError, WeightsError
+from sae_verify.errors import InputError, ShapeError, UnsupportedError, WeightsError
 from sae_verify.geometry.held_cell import Array, Indices
 from sae_verify.geometry.instance import Batch
 from sae_verify.geometry.rows import active_features, checked_features
@@ -210,6 +210,12 @@ class _Split:
 
 
 def _check(batch: Batch, delta: Array, k: int) -> None:
+    if batch.problem.threat.positions > 1:
+        raise UnsupportedError(
+            f"attribution of a perturbation of {batch.problem.threat.positions} positions",
+            rule="it is taken apart by the code of one position",
+            remedy="use a threat model with positions=1",
+        )
     shape = (len(batch.instances), batch.h.shape[1])
     if delta.shape != shape:
         raise ShapeError(f"delta has shape {delta.shape}", rule=f"it must be {shape}: one perturbation a prompt")

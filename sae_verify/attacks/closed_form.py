@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from sae_verify.attacks.projection import project_batch
+from sae_verify.geometry.drift_worst_case import drift_worst_case
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
@@ -33,8 +35,20 @@ def first_order(batch: Batch, radii: Array) -> Array:
     """The admissible perturbation of each prompt that raises the linearised readout most, (B, d)."""
     zero = np.zeros((len(radii), 1, batch.h.shape[1]))
     _, gradient = value_and_gradient(batch, zero)
-    result = np.zeros((len(radii), batch.h.shape[1]))
-    for b, instance in enumerate(batch.instances):
-        cell, radius = instance.inner, float(radii[b])
-        result[b] = inside(cell, worst_case(cell, gradient[b, 0], radius).delta, radius)
+    return steepest(batch, gradient[:, 0], radii)
+
+
+def steepest(batch: Batch, gradient: Array, radii: Array) -> Array:
+    """The admissible perturbation of each prompt that raises a linear function most, (B, d), for gradients (B, d).
+
+    Where the code may drift, one near the worst case of what a bound knows.
+    """
+    result = np.zeros(gradient.shape)
+    for b, (instance, g, radius) in enumerate(zip(batch.instances, gradient, radii.tolist(), strict=True)):
+        if instance.outer.drift is not None:
+            result[b] = drift_worst_case(instance.outer.drift, g, radius).delta
+        else:
+            result[b] = inside(instance.inner, worst_case(instance.inner, g, radius).delta, radius)
+    if batch.problem.threat.held == "drift":
+        return project_batch(batch, result[:, None], radii)[:, 0]
     return result

@@ -1,7 +1,7 @@
 """Projected gradient ascent on the float64 tail, all prompts and restarts at once.
 
 Only the tail after the hook runs. The perturbation itself, not its gradient, is projected onto what is held, exactly,
-in every step: every iterate is admissible.
+in every step: every iterate is admissible. A perturbation of several positions is one vector, and d its width.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_verify.attacks.closed_form import first_order, value_and_gradient, values
+from sae_verify.attacks.closed_form import first_order, steepest, value_and_gradient, values
+from sae_verify.attacks.drift import keeps
 from sae_verify.attacks.projection import project_batch
 from sae_verify.geometry.held_cell import Array
-from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
-from sae_verify.geometry.worst_case import worst_case
 
 POLISH = 40
 """Conditional-gradient steps at most."""
@@ -78,15 +77,11 @@ def settle(batch: Batch, radii: Array, found: Attack) -> Attack:
     for _ in range(POLISH):
         part = batch.select(moving.tolist())
         _, gradient = value_and_gradient(part, delta[moving, None])
-        target = np.stack(
-            [
-                inside(one.inner, worst_case(one.inner, g[0], float(radii[b])).delta, float(radii[b]))
-                for one, g, b in zip(part.instances, gradient, moving, strict=True)
-            ]
-        )
-        step = target - delta[moving]  # (n, d); every point between is admissible
+        step = steepest(part, gradient[:, 0], radii[moving]) - delta[moving]  # (n, d); what is between is admissible
         trial = delta[moving, None] + FRACTIONS[None, :, None] * step[:, None]  # (n, F, d)
         reached = values(part, trial)
+        if batch.problem.threat.held == "drift":  # unless features turn on and off there
+            reached = np.where(keeps(part, trial), reached, -np.inf)
         top = reached.argmax(axis=1)
         best = reached[np.arange(len(top)), top]
         better = best > value[moving]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sae_verify.attacks.drift import drawn_in
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
@@ -23,7 +24,8 @@ def project_batch(batch: Batch, points: Array, radii: Array) -> Array:
         radii: (B,) l2 radii.
 
     Returns:
-        (B, R, d): every half-space and ball holds in floats, equalities up to rounding.
+        (B, R, d): every half-space and ball holds in floats, equalities up to rounding. Where the code may drift,
+        points in the ball that drift as far as they may, but not the nearest ones.
     """
     cells = [instance.inner for instance in batch.instances]
     basis = _padded([cell.basis for cell in cells])  # (B, d, rank)
@@ -38,13 +40,17 @@ def project_batch(batch: Batch, points: Array, radii: Array) -> Array:
         first = families[0]
         if all(half.features is None for half in families):  # the encoder columns, the same for every prompt
             slack = np.stack([half.slack for half in families])[:, None]  # (B, 1, d_sae)
-            outside |= (first.sign * (shrunk @ first.normals.T) > slack).any(axis=2)
+            outside |= (first.moved(shrunk) > slack).any(axis=2)
             continue
         for b, half in enumerate(families):
-            outside[b] |= (half.sign * (shrunk[b] @ half.normals.T) > half.slack).any(axis=1)
+            outside[b] |= (half.moved(shrunk[b]) > half.slack).any(axis=1)
     for b, r in zip(*np.nonzero(outside), strict=True):
         shrunk[b, r] = inside(cells[b], project(cells[b], points[b, r], float(radii[b])), float(radii[b]))
-    return shrunk
+    if batch.problem.threat.held != "drift":
+        return shrunk
+    length = np.linalg.norm(points, axis=2, keepdims=True)
+    share = np.minimum(1.0, radii[:, None, None] / np.maximum(length, 1e-300) * (1.0 - 2.0**-50))
+    return drawn_in(batch, points * share, shrunk)  # the inner cell is where nothing drifts
 
 
 def _padded(bases: list[Array]) -> Array:

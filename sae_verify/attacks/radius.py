@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from sae_verify.attacks.closed_form import first_order, value_and_gradient, values
 from sae_verify.attacks.pgd import Attack, Pgd, ascend
+from sae_verify.attacks.projection import project_batch
+from sae_verify.geometry.drift_worst_case import least_drift_norm
 from sae_verify.geometry.held_cell import Array, Indices
 from sae_verify.geometry.inside import inside
 from sae_verify.geometry.instance import Batch
@@ -113,14 +115,25 @@ def _newton(batch: Batch, best: _Shortest, rows: Indices, start: Array, limit: A
         for i, row in enumerate(rows):
             g = gradient[i, 0]
             level = float(best.tau[row]) + MARGIN - float(value[i, 0]) + float(g @ delta[i])
-            step = least_norm(part.instances[i].inner, g, level, float(limit[row]))
+            one = part.instances[i]
+            if one.outer.drift is not None:
+                step = least_drift_norm(one.outer.drift, g, level, float(limit[row]))
+            else:
+                step = least_norm(one.inner, g, level, float(limit[row]))
             if step is not None:
-                moved[i] = inside(part.instances[i].inner, step, float(limit[row]))
+                moved[i] = _admissible(part.select([i]), step, limit[row : row + 1])
                 alive[i] = np.linalg.norm(moved[i] - delta[i]) > 1e-9 * np.linalg.norm(moved[i])
         best.record(rows, moved, values(part, moved[:, None])[:, 0])
         rows, delta = rows[alive], moved[alive]
         if not rows.size:
             return
+
+
+def _admissible(batch: Batch, step: Array, limit: Array) -> Array:
+    """The step of one prompt, (d,), made exactly admissible in floats."""
+    if batch.problem.threat.held == "drift":
+        return project_batch(batch, step[None, None], limit)[0, 0]
+    return inside(batch.instances[0].inner, step, float(limit[0]))
 
 
 def _widen(batch: Batch, best: _Shortest, settings: Pgd, limit: Array, tick: Callable[[], None]) -> None:

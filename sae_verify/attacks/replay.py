@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch, readout_values
 from sae_verify.model import run
+from sae_verify.problem import Problem
 from sae_verify.sae.base import SAE
 from sae_verify.sae.clamp import apply_clamp
 from sae_verify.sae.gated import GatedSAE
@@ -41,15 +42,16 @@ class Replay:
 
 
 def replay(batch: Batch, delta: Array) -> tuple[Replay, ...]:
-    """Replay perturbations of all prompts, (B, d), in one batched forward pass."""
+    """Replay perturbations of all prompts, (B, positions d), in one batched forward pass."""
     problem, prompts = batch.problem, batch.prompts
-    rows, last = torch.arange(len(prompts.lengths)), prompts.lengths - 1
+    count, positions = len(prompts), problem.threat.positions
+    places = torch.arange(count)[:, None], prompts.ends(positions)  # (B, positions)
     kept: dict[str, tuple[Tensor, Tensor]] = {}
     at = problem.threat.at
 
     def edit(x: Tensor) -> Tensor:
         push = torch.zeros_like(x)
-        push[rows, last] = torch.from_numpy(delta).to(x.dtype)
+        push[places] = torch.from_numpy(delta).reshape(count, positions, -1).to(x.dtype)
         before, after = x, x + push
         clean = apply_clamp(problem.sae, problem.clamp, before, prompts.lengths)
         if at != "h" and problem.threat.held == "code":
@@ -57,31 +59,30 @@ def replay(batch: Batch, delta: Array) -> tuple[Replay, ...]:
             moved = apply_clamp(problem.sae, problem.clamp, after, prompts.lengths)
         else:
             moved = clean + push
-        kept["x"] = before[rows, last], after[rows, last]
-        kept["h"] = clean[rows, last], moved[rows, last]
+        kept["x"] = before[places].flatten(0, 1), after[places].flatten(0, 1)
+        kept["h"] = clean[places].flatten(0, 1), moved[places].flatten(0, 1)
         return moved
 
     result = run(problem.model, prompts, problem.hook_point, edit)
     values = readout_values(result.logits.double(), tuple(i.readout for i in batch.instances))
     points = ("x", "h") if at == "both" else (at or "h",)
-    drift = torch.zeros(len(rows), dtype=torch.float64)
-    allowed, good = torch.zeros_like(drift), torch.ones(len(rows), dtype=torch.bool)
+    drift = torch.zeros(count, dtype=torch.float64)
+    allowed, good = torch.zeros_like(drift), torch.ones(count, dtype=torch.bool)
     for point in points:
         before, after = kept[point]
-        moved, limit, same = _movement(batch, before.to(problem.sae.dtype), after.to(problem.sae.dtype))
-        good &= same & (moved <= limit).all(dim=1)
-        drift = torch.maximum(drift, moved.amax(dim=1))
-        allowed = torch.maximum(allowed, limit.amax(dim=1))
+        moved, limit, same = movement(problem, before.to(problem.sae.dtype), after.to(problem.sae.dtype))
+        good &= (same & (moved <= limit).all(dim=1)).reshape(count, positions).all(dim=1)
+        drift = torch.maximum(drift, moved.reshape(count, -1).amax(dim=1))
+        allowed = torch.maximum(allowed, limit.reshape(count, -1).amax(dim=1))
     name = str(result.logits.dtype).removeprefix("torch.")
     return tuple(
-        Replay(float(values[b]), name, float(drift[b]), float(allowed[b]), bool(good[b])) for b in range(len(rows))
+        Replay(float(values[b]), name, float(drift[b]), float(allowed[b]), bool(good[b])) for b in range(count)
     )
 
 
-def _movement(batch: Batch, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How far each held quantity moved, (B, n) float64, what rounding allows, and whether the same features are on."""
-    problem, sae = batch.problem, batch.problem.sae
-    threat, count = problem.threat, len(before)
+def movement(problem: Problem, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How far each held quantity moved, (n, m) float64, what rounding allows, and whether the same features are on."""
+    sae, threat, count = problem.sae, problem.threat, len(before)
     nothing = torch.zeros(count, 1, dtype=torch.float64)
     same = torch.ones(count, dtype=torch.bool)
     if threat.held == "free":
@@ -107,8 +108,13 @@ def _movement(batch: Batch, before: Tensor, after: Tensor) -> tuple[Tensor, Tens
     if isinstance(sae, TopKSAE) and sae.rescale_by_decoder_norm:
         norms = sae.W_dec.double().norm(dim=1)
         gain, bias = gain * norms, bias * norms
-    held = _mask(sae, problem.held_features) if threat.held == "defended" else torch.ones(sae.d_sae, dtype=torch.bool)
+    named = threat.held in ("defended", "drift")
+    held = _mask(sae, problem.held_features) if named else torch.ones(sae.d_sae, dtype=torch.bool)
     first, second = sae.encode(before), sae.encode(after)
+    if threat.drift is not None:  # of the whole code of S
+        limit = threat.drift * first.double()[:, held].norm(dim=1, keepdim=True)
+        limit = limit + (rounding * (size * gain + bias))[:, held].norm(dim=1, keepdim=True)
+        return (second - first).double()[:, held].norm(dim=1, keepdim=True), limit, same
     moved = torch.where(held, (second - first).double().abs(), 0.0)
     same = ((first != 0) == (second != 0)).masked_fill(~held, True).all(dim=1)
     return moved, rounding * (size * gain + bias), same

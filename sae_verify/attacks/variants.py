@@ -14,9 +14,9 @@ ROWS = 256
 
 
 def replay_variants(batch: Batch, delta: Array) -> Array:
-    """Readouts of the real model at h + delta, the clamp active: (B, V) for delta (B, V, d).
+    """Readouts of the real model at h + delta, the clamp active: (B, V) for delta (B, V, positions d).
 
-    The clamp is applied once, in the dtype that runs, and delta is added to its result at each prompt's last position.
+    The clamp is applied once, in the dtype that runs, and delta is added to its result at each prompt's last positions.
     Whether delta is admissible is not looked at: see `replay`. Cost: B V forward passes.
     """
     problem, prompts = batch.problem, batch.prompts
@@ -29,8 +29,9 @@ def replay_variants(batch: Batch, delta: Array) -> Array:
             prompt, variant = index[start : start + ROWS].T
             chosen = prompts.select(prompt.tolist())
             states = clean[prompt.tolist(), : chosen.tokens.shape[1]].clone()  # (n, T, d)
-            rows = torch.arange(len(prompt))
-            states[rows, chosen.last] += torch.from_numpy(delta[prompt, variant]).to(states.dtype)
+            places = torch.arange(len(prompt))[:, None], chosen.ends(problem.threat.positions)
+            push = torch.from_numpy(delta[prompt, variant]).reshape(*places[1].shape, -1)
+            states[places] += push.to(states.dtype)
             logits = run(problem.model, chosen, problem.hook_point, lambda _, s=states: s).logits.double()
             readouts = tuple(batch.instances[b].readout for b in prompt)
             values[prompt, variant] = readout_values(logits, readouts).numpy()

@@ -30,6 +30,7 @@ class Bound:
         multipliers: of the held constraints, or None.
         tangent: (d,) or None. secant: positive or None. mean: or None. See theory/03-final-norm.md.
         regions: a tree that proves the bound, or None. See theory/24-through-blocks.md.
+        weight: of the drift that confines the perturbation, or zero. See theory/23-drift.md.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Bound:
     secant: float | None = None
     mean: float | None = None
     regions: Node | None = None
+    weight: float = 0.0
 
 
 class Method(Protocol):

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, minimize, minimize_scalar
 
 from sae_verify.bounds.bound import Bound, Multipliers
-from sae_verify.geometry.held_cell import Array, within
+from sae_verify.geometry.drift_worst_case import drift_worst_case
+from sae_verify.geometry.held_cell import Array, Indices, within
 from sae_verify.geometry.instance import Instance
 from sae_verify.geometry.worst_case import LinearOptimum, project, worst_case
 
@@ -42,6 +43,10 @@ SETTLED = 1e-8
 """Relative: s and m that move by less have settled."""
 RADIUS_PRECISION = 1e-10
 """Relative: how sharply the largest certified radius is sought."""
+WALKS = 60
+"""Conditional-gradient steps where the code may drift."""
+WALKED = 1e-9
+"""Relative to the gap: such a step that gains less ends the walk; its gap is second order in what is left."""
 FAMILY = 8
 """Members of a one-against-all family that are tried; any one of them is a sound bound."""
 
@@ -97,6 +102,13 @@ class _Search:
         z = self.instance.final_norm.centre(self.instance.h + delta)
         return z, float(np.sqrt(z @ z + self.d_epsilon))
 
+    def worst(self, slope: Array, radius: float) -> LinearOptimum:
+        """The linear worst case over what is held and the ball."""
+        cell = self.instance.outer
+        if cell.drift is not None:
+            return drift_worst_case(cell.drift, slope, radius)
+        return worst_case(cell, slope, radius)
+
     def noise(self, radius: float) -> float:
         """What rounding in a check of the excess, and of the level itself, may amount to on a ball of this radius."""
         relative = 4 * len(self.w) * 2.0**-53 * self.size + 2.0**-48 * abs(self.constant) + self.rounding
@@ -106,7 +118,9 @@ class _Search:
         """The maximiser of w.z - t rho over cell and ball, t >= 0, from delta: each step ascends a concave function."""
         cell, norm = self.instance.outer, self.instance.final_norm
         if t <= FLAT * self.size:
-            return worst_case(cell, self.w, radius).delta
+            return self.worst(self.w, radius).delta
+        if cell.drift is not None:
+            return self.walk(t, radius, delta)
         best, shortest, before = -np.inf, np.inf, delta
         for _ in range(200):
             z, rho = self.at(delta)
@@ -124,6 +138,25 @@ class _Search:
                     break
                 shortest = step
             best, before, delta = max(best, value), delta, moved
+        return delta
+
+    def walk(self, t: float, radius: float, delta: Array) -> Array:
+        """The same by conditional gradients, with the best point of each segment, where projecting is dear."""
+        for _ in range(WALKS):
+            z, rho = self.at(delta)
+            slope = self.instance.final_norm.centre(self.w - (t / rho) * z)
+            step = self.worst(slope, radius).delta - delta
+            along = self.instance.final_norm.centre(step)
+            gain = float(slope @ step)
+            if gain <= WALKED * self.size * (rho + radius):
+                break
+            share = minimize_scalar(
+                lambda s: t * self.at(delta + s * step)[1] - s * float(self.w @ along),  # noqa: B023 - used at once
+                bounds=(0.0, 1.0),
+                method="bounded",
+                options={"xatol": 1e-9},
+            )
+            delta = delta + float(share.x) * step
         return delta
 
     def further(self, t: float, radius: float, start: Array, end: Array) -> Array:
@@ -165,7 +198,7 @@ class _Search:
         slope = self.instance.final_norm.centre(self.w - t * q)
         q0 = np.sqrt(max(0.0, 1.0 - float(q @ q)))
         at_centre = float(slope @ self.zh) - t * q0 * np.sqrt(self.d_epsilon)
-        optimum = worst_case(self.instance.outer, slope, radius)
+        optimum = self.worst(slope, radius)
         return _Level(t, at_centre + optimum.dual, delta, optimum, q, None, None, rho)
 
     def _below(self, t: float, radius: float, start: Array) -> _Level:
@@ -180,7 +213,7 @@ class _Search:
         seen: list[Array] = []
         for step in range(40):
             slope = self.w - (t / s) * (self.zh - m)
-            optimum = worst_case(self.instance.outer, slope, radius)
+            optimum = self.worst(slope, radius)
             excess = float(self.w @ self.zh) - t * (fixed + d * m * m + s * s) / (2 * s) + optimum.dual
             rate = (fixed + d * m * m + s * s + 2 * float((self.zh - m) @ optimum.delta)) / (2 * s)
             if best is None or excess < best.excess:
@@ -250,17 +283,18 @@ class _Search:
             radius=radius,
             value=value,
             against=against,
-            multipliers=Multipliers(
-                found.optimum.equal,
-                tuple(
-                    (half.named(rows), weights)
-                    for half, (rows, weights) in zip(self.instance.outer.half_spaces, found.optimum.upper, strict=True)
-                ),
-            ),
+            multipliers=Multipliers(found.optimum.equal, self.named(found.optimum)),
             tangent=found.tangent,
             secant=found.secant,
             mean=found.mean,
         )
+
+    def named(self, optimum: LinearOptimum) -> tuple[tuple[Indices, Array], ...]:
+        """Multipliers of half-spaces by feature."""
+        if self.instance.outer.drift is not None:
+            return optimum.upper
+        halves = self.instance.outer.half_spaces
+        return tuple((half.named(rows), weights) for half, (rows, weights) in zip(halves, optimum.upper, strict=True))
 
     def claim(self) -> tuple[float, float]:
         """(t, value): the level to prove for the claim, and the bound to record, at most tau and of the same side."""

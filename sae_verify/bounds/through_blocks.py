@@ -19,10 +19,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sae_verify.bounds.bound import Bound
+from sae_verify.bounds.half_spaces import least_weighed, weigh
 from sae_verify.checker import Rejected
-from sae_verify.checker.tail.attention import score_rows
+from sae_verify.checker.multipliers import Sparse
+from sae_verify.checker.tail import moving
 from sae_verify.checker.tail.normed import normed
-from sae_verify.checker.tail.proof import MAX_NODES, Cut, Done, Node, Split, beyond
+from sae_verify.checker.tail.proof import MAX_NODES, Cut, Done, Node, Split, Weighed, beyond
 from sae_verify.checker.tail.readout import Affine, Functional, affine
 from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
@@ -53,6 +55,8 @@ SHORTER = 0.8
 """Factors to the next radius."""
 LARGEST = 4.0
 """Times the radius where the linear model breaks the claim: the largest that is tried."""
+SECANTS = 8
+"""Steps at most to the least level that is proved; a search by bisection follows where they do not end there."""
 NEAR = 1e-7
 """Relative to the largest level: how near to the least level that is proved a search stops."""
 ROUNDING = 1e-9
@@ -119,17 +123,23 @@ class ThroughBlocks:
         with np.errstate(all="ignore"):
             resid = relaxation.resid(region, frame)
             value, against = min(
-                (_least(resid, self.functional(member)), i) for i, member in enumerate(instance.members(8))
+                (least(resid, self.functional(member)), i) for i, member in enumerate(instance.members(8))
             )
         member = instance.members(8)[against]
         if value > instance.tau and radius < self.ceiling:
             for choice in dict.fromkeys((member, *instance.members(2))):
                 proof = prove(relaxation, self.functional(choice), radius, instance.tau, Budget(self.effort))
                 if proof is not None:
-                    return Bound(self.name, "through-blocks", radius, instance.tau, choice, regions=proof)
+                    return self._bound(radius, instance.tau, proof, choice)
         if not np.isfinite(value):
             return None
-        return Bound(self.name, "through-blocks", radius, value, member, regions=Done())
+        return self._bound(
+            radius, *least_weighed(relaxation, region, frame, resid, self.functional(member), value), member
+        )
+
+    def _bound(self, radius: float, value: float, proof: Node, member: int | None) -> Bound:
+        weight = self.relaxation.weight
+        return Bound(self.name, "through-blocks", radius, value, member, regions=proof, weight=weight)
 
     def certified(self, instance: Instance) -> Bound | None:
         """The claim at the largest radius for which a proof was found."""
@@ -161,7 +171,7 @@ class ThroughBlocks:
             if proof is None:
                 high = radius
             else:
-                low, best = radius, Bound(self.name, "through-blocks", radius, tau, member, regions=proof)
+                low, best = radius, self._bound(radius, tau, proof, member)
                 self.tell(radius)
             if time.monotonic() > until:
                 break
@@ -185,27 +195,36 @@ class ThroughBlocks:
         return radius
 
 
-def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) -> float | None:
-    """Where the linear model breaks the claim; None when it is broken at once. A guess, not a bound."""
-    tiny = 1e-6 * float(np.linalg.norm(relaxation.start.mid))
-    region = relaxation.ball(tiny)
+def slope_at(relaxation: Relaxation, functional: Functional, tau: float) -> tuple[float, Array]:
+    """Value and gradient, (k,), of (readout - tau) rho at the centre, nearly. A guess, not a bound."""
+    region = relaxation.ball(1e-6 * float(np.linalg.norm(relaxation.start.mid)))
     frame = region.frame()
     assert frame is not None
     bound = relaxation.bound(region, frame, functional, tau)
-    slope = float(np.linalg.norm(bound.gradient)) / tiny
-    return -bound.value / slope if bound.value < 0 and slope > 0 else None
+    return bound.value, bound.gradient / region.radius
 
 
-def _least(resid: Taylor, functional: Functional) -> float:
-    """The least tau that one affine bound proves, to rounding."""
+def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) -> float | None:
+    """Where the linear model breaks the claim; None when it is broken at once. A guess, not a bound."""
+    value, gradient = slope_at(relaxation, functional, tau)
+    slope = float(np.linalg.norm(gradient))
+    if not (value < 0 and slope > 0):
+        return None
+    square = (value / slope) ** 2 - relaxation.spread**2
+    return float(np.sqrt(square)) if square > 0 else None
+
+
+def least(resid: Taylor, functional: Functional) -> float:
+    """The least tau that one affine bound proves, to rounding; infinity if it is none below the cap."""
     size = float(np.linalg.norm(functional.weight.mid)) + abs(float(functional.constant.mid))
     low, high = -1.01 * size, 1.01 * size
-    if not affine(resid, functional, high).top <= 0:
-        return np.inf  # above the cap: there is nothing to say
-    if np.isfinite(affine(resid, functional, low).top):
-        # It falls nearly as a line does, so a few steps are enough to be near.
-        found = brentq(lambda tau: affine(resid, functional, tau).top, low, high, xtol=NEAR * size)
-        root = cast(float, found)
+    root = _crossing(resid, functional, NEAR * size)
+    if root is None or not root < high:
+        if not affine(resid, functional, high).top <= 0:
+            return np.inf  # above the cap: there is nothing to say
+        if np.isfinite(affine(resid, functional, low).top):
+            root = cast(float, brentq(lambda tau: affine(resid, functional, tau).top, low, high, xtol=NEAR * size))
+    if root is not None:
         for above in (2 * NEAR, 8 * NEAR):
             if affine(resid, functional, root + above * size).top <= 0:
                 return float(root + (above + ROUNDING) * size)
@@ -218,6 +237,26 @@ def _least(resid: Taylor, functional: Functional) -> float:
     return float(high + ROUNDING * size)
 
 
+def _crossing(resid: Taylor, functional: Functional, near: float) -> float | None:
+    """Where the affine bound's top falls through zero, by secants: it falls nearly as a line does; or None."""
+    c = resid.centre - resid.centre.mean() if functional.centred else resid.centre
+    rho = float(np.sqrt(c @ c + functional.d_epsilon.mid))
+    if not rho > 0:
+        return None
+    tau, slope = float(functional.weight.mid @ c) / rho + float(functional.constant.mid), -rho
+    top = affine(resid, functional, tau).top
+    for _ in range(SECANTS):
+        step = -top / slope
+        if not abs(step) < np.inf:
+            return None
+        before, tau = top, tau + step
+        if abs(step) < near:
+            return tau
+        top = affine(resid, functional, tau).top
+        slope = min((top - before) / step, -NOTHING)
+    return None
+
+
 def prove(
     relaxation: Relaxation, functional: Functional, radius: float, tau: float, budget: Budget, depth: int = 12
 ) -> Node | None:
@@ -228,7 +267,7 @@ def prove(
 def _prove(
     relaxation: Relaxation, functional: Functional, region: Region, tau: float, budget: Budget, depth: int
 ) -> Node | None:
-    cuts: list[Array] = []
+    cuts: list[tuple[dict[str, Sparse] | None, Array]] = []
     plane = -np.inf
     node: Node | None = None
     while node is None:
@@ -244,6 +283,10 @@ def _prove(
             break
         if bound.value > 0:
             return None  # the claim is broken, or nearly so, at the centre
+        upper, bound = weigh(relaxation, region, frame, bound) or (None, bound)
+        if bound.top <= -MARGIN * abs(bound.value):
+            node = Done() if upper is None else Weighed(upper, Done())
+            break
         kept = _cut(relaxation, region, frame, bound)
         if kept is None:
             node = _split(relaxation, functional, region, frame, tau, budget, depth)
@@ -252,7 +295,7 @@ def _prove(
             break
         normal, rest = kept
         if rest is None:
-            cuts.append(normal)
+            cuts.append((upper, normal))
             node = Done()
             break
         reached = float(rest.low[0])
@@ -261,10 +304,10 @@ def _prove(
             if node is None:
                 return None
             break
-        cuts.append(normal)
+        cuts.append((upper, normal))
         plane, region = reached, rest
-    for normal in reversed(cuts):
-        node = Cut(normal, node)
+    for upper, normal in reversed(cuts):
+        node = Cut(normal, node) if upper is None else Weighed(upper, Cut(normal, node))
     return node
 
 
@@ -278,7 +321,7 @@ def _cut(relaxation: Relaxation, region: Region, frame: Frame, bound: Affine) ->
     size = float(np.linalg.norm(normal))
     if not size > 0:
         return None
-    normal = relaxation.basis @ (normal / size)
+    normal = relaxation.named(normal / size)
     try:
         return normal, beyond(region, frame, bound, relaxation.free(normal))
     except Rejected:
@@ -295,15 +338,16 @@ def _split(
     depth: int,
 ) -> Node | None:
     """Split along the direction in which the first attention's scores move most, and prove each part."""
-    if depth == 0 or budget.passes < 2 or frame.box.shape[1] + 2 > relaxation.width:
+    if depth == 0 or budget.passes < 2:
         return None
     rows = _moving_scores(relaxation, region, frame)
     m = frame.box.shape[1]
     if not np.isfinite(rows).all():
         return None
-    _, sigma, right = np.linalg.svd(rows[:, m:], full_matrices=False)
+    across = rows[:, m:] if m < relaxation.width else np.zeros((1, 1))
+    _, sigma, right = np.linalg.svd(across, full_matrices=False)
     along = np.linalg.norm(rows[:, :m], axis=0)
-    if m and along.max() > sigma[0]:
+    if m and (m == relaxation.width or along.max() > sigma[0]):
         axis = int(along.argmax())
         low, high = float(region.low[axis]), float(region.high[axis])
         at: tuple[float, ...] = (0.5 * (max(low, -region.radius) + min(high, region.radius)),)
@@ -313,7 +357,7 @@ def _split(
         normal = frame.ball @ right[0]
         normal = normal - region.axes @ (region.axes.T @ normal)
         reach = float(np.linalg.norm(frame.ball[:, 0]))
-        normal = relaxation.basis @ (normal / np.linalg.norm(normal))
+        normal = relaxation.named(normal / np.linalg.norm(normal))
         at = (-MIDDLE * reach, MIDDLE * reach)
         axis = None
         parts = region.with_axis(relaxation.free(normal)).split(region.axes.shape[1], at)
@@ -330,5 +374,7 @@ def _moving_scores(relaxation: Relaxation, region: Region, frame: Frame) -> Arra
     """Rows over the frame's coordinates whose size says how the scores of the first attention move, weighted."""
     block, context = relaxation.blocks[0], relaxation.contexts[0]
     with np.errstate(all="ignore"):
-        y = normed(relaxation.entry(region, frame), block.attention_norm)
-        return score_rows(y, block.attention, context, relaxation.position)
+        rows = moving.apart(relaxation.entry(region, frame), relaxation.places)
+        y = [normed(row, block.attention_norm) for row in rows]
+        places = moving.Places(relaxation.places, relaxation.position + 1)
+        return moving.score_rows(y, block.attention, context, places)

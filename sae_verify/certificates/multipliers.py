@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from sae_verify.checker.multipliers import Multipliers, read_multipliers
 from sae_verify.geometry.held_cell import Array, HeldCell, Indices
 
 
@@ -29,6 +30,15 @@ def sparse_multipliers(weighted: Weighted, cell: HeldCell) -> dict[str, Any]:
         roles = points.setdefault(point, {r: {"features": [], "values": []} for r in ("equal", "upper", "decoder")})
         return roles[name]
 
+    if cell.drift is not None:
+        drift = cell.drift
+        ((others, values),) = weighted.upper
+        for name, features, weights in (
+            ("equal", drift.features[drift.fixed], weighted.equal),
+            ("upper", others, values),
+        ):
+            role(drift.point, name).update(features=features.tolist(), values=weights.tolist())
+        return points
     for row, value in zip(cell.rows, weighted.equal.tolist(), strict=True):
         entry = role(row.point, row.role)
         entry["features"].append(row.feature)
@@ -40,3 +50,8 @@ def sparse_multipliers(weighted: Weighted, cell: HeldCell) -> dict[str, Any]:
                 entry["features"].append(feature)
                 entry["values"].append(value)
     return points
+
+
+def evidence(weighted: Weighted, cell: HeldCell) -> Multipliers:
+    """The same as the checker reads it."""
+    return read_multipliers(sparse_multipliers(weighted, cell), "multipliers")

@@ -28,6 +28,8 @@ def shared_question(problem: Problem) -> dict[str, Any]:
             "held": threat.held,
             "at": threat.at,
             "features": None if threat.features is None else list(threat.features),
+            **({} if threat.drift is None else {"drift": threat.drift}),
+            **({} if threat.positions == 1 else {"positions": threat.positions}),
         },
         "at_most": problem.claim.tau,
     }

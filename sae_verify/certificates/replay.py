@@ -54,7 +54,15 @@ def problem_of(certificate: Certificate, sae: Path, model: Path) -> Problem:
         sae=load_sae(sae, input_scale=certificate.input_scale),
         prompts=[list(question.tokens)],
         clamp=Clamp(clamp.kind, clamp.features, clamp.values, clamp.positions),  # type: ignore[arg-type]
-        threat=ErrorBall(threat.radius, threat.relative_to, threat.held, threat.at, threat.features),  # type: ignore[arg-type]
+        threat=ErrorBall(
+            threat.radius,
+            threat.relative_to,  # type: ignore[arg-type]
+            threat.held,  # type: ignore[arg-type]
+            threat.at,  # type: ignore[arg-type]
+            threat.features,
+            drift=threat.drift,
+            positions=threat.positions,
+        ),
         readout=TokenAgainstAll(readout.positive)
         if readout.negative is None
         else LogitDifference(readout.positive, readout.negative),

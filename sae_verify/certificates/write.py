@@ -29,7 +29,7 @@ from sae_verify.version import __version__
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """A perturbation with what its replay on the real model gave."""
+    """A perturbation, (positions d,), with what its replay on the real model gave."""
 
     delta: Array
     replay: float
@@ -47,8 +47,8 @@ def certificate(
     """The certificate as JSON data, stamped; paths are recorded relative to `directory`."""
     asked = question(problem, instance)
     x = instance.x.tolist()
-    # Nothing of the earlier positions matters when no block follows.
-    context = instance.context.tolist() if instance.blocks_after else []
+    # Nothing of the earlier positions matters when no block follows and they are not perturbed.
+    context = instance.context.tolist() if instance.blocks_after or instance.earlier else []
     identity = {
         "problem": asked,
         "x": x,
@@ -97,6 +97,7 @@ def _bound(bound: Bound, cell: HeldCell) -> dict[str, Any]:
         "secant": bound.secant,
         "mean": bound.mean,
         "regions": None if bound.regions is None else write_node(bound.regions),
+        **({"weight": bound.weight} if bound.weight else {}),
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .arithmetic import Array, Ball, combine, norm, row_lengths
 from .cell import Cell
+from .drift import within
 from .errors import Rejected
 from .independence import reach, rescaled
 from .sae import State, decoder_norms
@@ -60,6 +61,8 @@ def admissible_within(cell: Cell, delta: Ball) -> float:
     Raises:
         Rejected: no such point is known, or delta leaves a half-space.
     """
+    if cell.held == "drift" and within(cell, delta):
+        return 0.0
     held = held_set(cell)
     slack = 0.0
     if held.equal.size:
@@ -75,7 +78,10 @@ def admissible_within(cell: Cell, delta: Ball) -> float:
 
 
 def constraints_at(cell: Cell, point: str) -> tuple[Constraints, ...]:
-    """Convex sets on which all that is held at `point` certainly keeps its value; for TopK with S held, parts of it."""
+    """Convex sets on which all that is held at `point` certainly keeps its value; for TopK with S held, parts of it.
+
+    For `drift` those of `defended`, where nothing moves.
+    """
     sae = cell.sae
     d, m = sae.W_enc.shape
     nothing = Constraints(np.zeros((0, d)), np.zeros((0, d)), np.zeros(0), strict=False)
@@ -93,7 +99,7 @@ def constraints_at(cell: Cell, point: str) -> tuple[Constraints, ...]:
     now = cell.full_state(point)
     assert now.room is not None
     held = np.ones(m, dtype=bool)
-    if cell.held == "defended":
+    if cell.held in ("defended", "drift"):
         held[:] = False
         held[np.array(cell.chosen, dtype=np.intp)] = True
     topk = sae.architecture == "topk"

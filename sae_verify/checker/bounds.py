@@ -5,6 +5,8 @@ A function returns nothing when the step's inequality holds in exact reals and r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .arithmetic import Array, Ball, clip_low, dot, norm, sqrt, squared_norm
@@ -12,6 +14,7 @@ from .errors import Rejected
 from .format import BoundStep
 from .independence import spans_everything
 from .setting import Setting
+from .statements.cell_bounded import proven_size
 from .tail.proof import MAX_NODES, read_node, verify
 
 
@@ -88,16 +91,44 @@ def _pinned(setting: Setting, step: BoundStep) -> None:
 
 def _through_blocks(setting: Setting, step: BoundStep) -> None:
     """Theorem: through-blocks. A tree of regions, on each of which the tail is enclosed anew."""
-    if setting.blocks_after == 0 or step.radius is None:
-        raise Rejected("a bound through blocks needs blocks after the hook, and a radius")
-    relaxation = setting.relaxation
+    _by_regions(setting, step, 2)
+
+
+def _linear_relaxation(setting: Setting, step: BoundStep) -> None:
+    """Theorem: lowered-degree. The same, with models that are linear after every site."""
+    _by_regions(setting, step, 1)
+
+
+def _interval(setting: Setting, step: BoundStep) -> None:
+    """Theorem: lowered-degree. The same, with a box and a length after every site."""
+    _by_regions(setting, step, 0)
+
+
+def _by_regions(setting: Setting, step: BoundStep, degree: int) -> None:
+    if setting.blocks_after == 0:
+        raise Rejected("a bound through blocks needs blocks after the hook")
+    radius = _size(setting, step) if step.radius is None else step.radius
+    relaxation = setting.relaxation if step.weight is None else setting.confined(step.weight)
+    relaxation = replace(relaxation, degree=degree)
     root = read_node(step.regions, "regions", len(relaxation.basis), [MAX_NODES])
-    verify(relaxation, setting.functional(step.against), step.radius, step.value, root)
+    verify(relaxation, setting.functional(step.against), radius, step.value, root)
+
+
+def _size(setting: Setting, step: BoundStep) -> float:
+    """Theorem: every-radius, (a). No admissible perturbation of any length is longer than this, rounded up."""
+    if len(setting.places) != 1:
+        raise Rejected("a bound for every radius speaks of one perturbed position")
+    size = proven_size(setting.cell, step.multipliers)
+    if not size < np.inf:
+        raise Rejected("what is held is not proven to be bounded")
+    return size
 
 
 def held_rows(setting: Setting, step: BoundStep) -> Array:
     """The normals of the held equalities that a pinned step names, (n, d); the values beside them play no part."""
     setting.cell.span(step.multipliers)  # the same rules decide which features may be used
+    if setting.cell.moves:
+        raise Rejected("what may drift is not held exactly, and pins nothing")
     rows = [np.zeros((0, setting.head.d_model))]
     for _, equal, upper, decoder in step.multipliers:
         if upper.features.size:
@@ -124,4 +155,6 @@ _METHODS = {
     "cap": ("all-radius-cap", _cap),
     "pinned": ("pinned", _pinned),
     "through-blocks": ("through-blocks", _through_blocks),
+    "linear-relaxation": ("lowered-degree", _linear_relaxation),
+    "interval": ("lowered-degree", _interval),
 }

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .arithmetic import Array, Ball, combine, combine_rows, dot
+from .drift import limit, price, rise_of
 from .errors import Rejected
-from .multipliers import Multipliers
+from .multipliers import Multipliers, Sparse
 from .sae import Sae, State, state
+from .tail.halves import Halves
 
 HELD = ("free", "preactivations", "defended", "code", "unreachable")
 
@@ -30,6 +32,7 @@ class Cell:
         features: S of the threat model; None takes the clamp's (or, for `unreachable`, the active ones).
         clamped: the clamp's features.
         states: whole codes that are already known, by point; filled as they are asked for.
+        drift: t of `drift`, for which nothing is held but the length of the change. Theorem: drift.
     """
 
     sae: Sae
@@ -38,11 +41,17 @@ class Cell:
     features: tuple[int, ...] | None
     clamped: tuple[int, ...]
     states: dict[str, State] = field(default_factory=dict)
+    drift: float = 0.0
 
     @property
     def chosen(self) -> tuple[int, ...]:
-        """S, the features that `preactivations` and `defended` speak of."""
+        """S, the features that `preactivations`, `defended` and `drift` speak of."""
         return self.clamped if self.features is None else self.features
+
+    @property
+    def moves(self) -> bool:
+        """Whether features that are held may move, so that no equality holds."""
+        return self.held == "drift" and any(bool(limit(self, point).high > 0) for point in self.points)
 
     def full_state(self, point: str) -> State:
         """The whole code at x or h."""
@@ -74,15 +83,7 @@ class Cell:
                 self._allowed(upper.features, "upper")
             if (upper.values < 0).any():
                 raise Rejected("a half-space has a negative multiplier")
-            fixed = 0 if self.held == "preactivations" else len(equal.features)  # whose being on is to be proven
-            known = np.concatenate([equal.features[:fixed], upper.features])
-            if known.size:
-                now = self.state_of(point, known)
-                if not now.on[:fixed].all():
-                    raise Rejected(f"an equality is used for a feature that may be off at {point}")
-                assert now.room is not None  # _allowed has refused normalisations that are not affine
-                high = np.maximum(now.room.high[fixed:], 0.0)
-                cost = cost + dot(Ball.exact(upper.values), Ball.exact(high))
+            cost = cost + self._cost(point, equal, upper)
             every = np.concatenate([equal.features, upper.features])
             if every.size:
                 values = np.concatenate([equal.values, upper.values])
@@ -93,6 +94,20 @@ class Cell:
                     raise Rejected(f"a decoder row is used for a feature that may be off at {point}")
                 v = v + combine(Ball.exact(decoder.values), Ball.exact(self.sae.W_dec[decoder.features]))
         return v, cost
+
+    def _cost(self, point: str, equal: Sparse, upper: Sparse) -> Ball:
+        """What the multipliers of encoder columns cost at one point."""
+        if self.held == "drift":
+            return price(self, point, equal, upper)
+        fixed = 0 if self.held == "preactivations" else len(equal.features)  # whose being on is to be proven
+        known = np.concatenate([equal.features[:fixed], upper.features])
+        if not known.size:
+            return Ball.exact(0.0)
+        now = self.state_of(point, known)
+        if not now.on[:fixed].all():
+            raise Rejected(f"an equality is used for a feature that may be off at {point}")
+        assert now.room is not None  # _allowed has refused normalisations that are not affine
+        return dot(Ball.exact(upper.values), Ball.exact(np.maximum(now.room.high[fixed:], 0.0)))
 
     def fixed_rows(self) -> Array:
         """Rows v, (n, d) floats, with v . delta = 0 for every admissible delta.
@@ -109,12 +124,32 @@ class Cell:
             elif self.held != "free" and self.sae.affine:
                 if self.held == "code":
                     picked = every[self.full_state(point).on]
-                elif self.held == "defended":
+                elif self.moves:
+                    picked = chosen[:0]  # none is held exactly
+                elif self.held in ("defended", "drift"):
                     picked = chosen[self.state_of(point, chosen).on] if chosen.size else chosen
                 else:
                     picked = chosen
                 rows.append(self.sae.W_enc[:, picked].T)
         return np.concatenate(rows)
+
+    def halves(self) -> Halves:
+        """All half-spaces that may be used, with their rooms rounded up. Theorem: held-cell, drift."""
+        points, rows, rooms = {}, [np.zeros((0, self.sae.W_enc.shape[0]))], [np.zeros(0)]
+        for point in self.points if self.held in ("defended", "code", "drift") and self.sae.affine else ():
+            if self.sae.architecture == "topk" and self.held != "code":
+                continue  # other features may push a held one out
+            now = self.full_state(point)
+            if self.held != "code":
+                now = self.state_of(point, np.array(self.chosen, dtype=np.intp))
+            assert now.room is not None
+            room, kept = np.maximum(now.room.high, 0.0), ~now.on | self.moves
+            if self.moves:
+                room = room + rise_of(self, point, now)
+            points[point] = now.features[kept]
+            rows.append(self.sae.W_enc.T[now.features[kept]])
+            rooms.append(room[kept])
+        return Halves(points, np.concatenate(rows), np.concatenate(rooms))
 
     def _allowed(self, features: np.ndarray, role: str) -> None:
         """Whether the threat model holds these features in this role; otherwise a rejection."""
@@ -125,6 +160,7 @@ class Cell:
             "preactivations": ("equal",),
             "defended": ("equal", "upper"),
             "code": ("equal", "upper"),
+            "drift": ("equal", "upper"),
             "unreachable": ("decoder",),
         }[self.held]
         if role not in roles:

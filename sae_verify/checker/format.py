@@ -50,6 +50,8 @@ class Threat:
     held: str
     at: str
     features: tuple[int, ...] | None
+    drift: float | None = None
+    positions: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Problem:
 class BoundStep:
     """One claimed bound: readout <= value for every admissible delta within `radius` (absolute; None: every radius).
 
-    `regions` is a tree as JSON data, read when it is checked, or None.
+    `regions` is a tree as JSON data, read when it is checked, or None. `weight` is that of a drift, or None.
     """
 
     method: str
@@ -92,11 +94,12 @@ class BoundStep:
     secant: float | None
     mean: float | None
     regions: Any
+    weight: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class WitnessStep:
-    """A perturbation, and what a run of the real model gave with it."""
+    """A perturbation, one position after another, and what a run of the real model gave with it."""
 
     delta: Array
     replay: float
@@ -214,11 +217,17 @@ def _problem(value: Any) -> Problem:
         raise clamp.fail("features", "must not be empty")
     if isinstance(parsed.positions, tuple) and not 0 < len(parsed.positions) == len(set(parsed.positions)):
         raise clamp.fail("positions", "must not be empty or repeat a position")
-    threat = Reader(top.raw("threat"), "problem.threat", ("radius", "relative_to", "held", "at", "features"))
+    given = top.raw("threat") if isinstance(top.raw("threat"), dict) else {}
+    drifts, several = "drift" in given, "positions" in given
+    optional = [key for key in ("drift", "positions") if key in given]
+    keys = ("radius", "relative_to", "held", "at", "features", *optional)
+    threat = Reader(top.raw("threat"), "problem.threat", keys)
     radius = threat.number("radius")
     if radius < 0:
         raise threat.fail("radius", "must not be negative")
-    held = threat.text("held", ("free", "preactivations", "defended", "code", "unreachable"))
+    held = threat.text("held", ("free", "preactivations", "defended", "code", "unreachable", "drift"))
+    if drifts != (held == "drift") or (drifts and (several or threat.number("drift") < 0)):
+        raise threat.fail("held", "goes with a drift that is not negative, at one position, or with none")
     chosen = None if threat.raw("features") is None else threat.features("features")
     if chosen is not None and (held in ("free", "code") or not chosen):
         raise threat.fail("features", f"must be null, or for held={held!r} name what is held")
@@ -227,6 +236,8 @@ def _problem(value: Any) -> Problem:
     tokens = top.integers("tokens")
     if not tokens:
         raise top.fail("tokens", "must not be empty")
+    if several and not 2 <= threat.integer("positions") <= len(tokens):
+        raise threat.fail("positions", f"must be left out or an integer from 2 to the {len(tokens)} of the prompt")
     return Problem(
         hook=top.text("hook"),
         layer=int(hook[1]),
@@ -239,6 +250,8 @@ def _problem(value: Any) -> Problem:
             held=held,
             at=threat.text("at", ("x", "h", "both")),
             features=chosen,
+            drift=threat.number("drift") if drifts else None,
+            positions=threat.integer("positions") if several else 1,
         ),
         readout=Readout(
             kind=kind,
@@ -265,7 +278,10 @@ def _null(reader: Reader, key: str) -> None:
 
 def _bound(value: Any, where: str) -> BoundStep:
     keys = ("method", "theorem", "radius", "value", "against", "multipliers", "tangent", "secant", "mean", "regions")
-    step = Reader(value, where, keys)
+    weighs = isinstance(value, dict) and "weight" in value
+    step = Reader(value, where, (*keys, "weight") if weighs else keys)
+    if weighs and step.number("weight") < 0:
+        raise step.fail("weight", "must not be negative")
     radius = None if step.raw("radius") is None else step.number("radius")
     if radius is not None and radius < 0:
         raise step.fail("radius", "must not be negative")
@@ -280,6 +296,7 @@ def _bound(value: Any, where: str) -> BoundStep:
         secant=None if step.raw("secant") is None else step.number("secant"),
         mean=None if step.raw("mean") is None else step.number("mean"),
         regions=step.raw("regions"),
+        weight=step.number("weight") if weighs else None,
     )
 
 

@@ -6,22 +6,31 @@ how much room the others have are all recomputed with outward rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from .arithmetic import Ball, dot, hull, norm, sqrt, total
 from .cell import Cell
+from .drift import confined
 from .errors import Rejected
 from .format import Certificate
 from .model import Head
 from .sae import Sae, State, decode, state, write
 from .tail.context import contexts
 from .tail.readout import Functional
-from .tail.relaxation import Relaxation, free_basis
+from .tail.relaxation import Relaxation, free_basis, side_by_side
 from .tail.weights import BlockWeights
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A perturbed position: its defended state, and what is held there."""
+
+    h: Ball
+    cell: Cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +54,10 @@ class Setting:
             raise Rejected(f"hook {problem.hook} does not exist in a model of {self.head.n_blocks} blocks")
         if problem.clamp.kind == "drop-error" and problem.threat.at != "h" and problem.threat.held != "free":
             raise Rejected("a clamp that drops the error term leaves nothing at x to perturb")
+        if problem.threat.positions > 1 and problem.threat.held == "drift":
+            raise Rejected("a code that may drift is followed at one perturbed position alone")
+        if problem.threat.positions > 1 and len(self.certificate.context) != len(problem.tokens) - 1:
+            raise Rejected(f"{problem.threat.positions} perturbed positions need the residuals of all earlier ones")
 
     @property
     def blocks_after(self) -> int:
@@ -97,22 +110,41 @@ class Setting:
     @cached_property
     def relaxation(self) -> Relaxation:
         """The tail through its blocks, for bounds over regions."""
-        problem, earlier = self.certificate.problem, self.certificate.context
-        count = len(problem.tokens)
-        if self.blocks is None or len(earlier) != count - 1:
+        count, moving = len(self.certificate.problem.tokens), len(self.places)
+        if self.blocks is None or len(self.certificate.context) != count - 1:
             raise Rejected(f"a bound through blocks needs the residuals of {count - 1} earlier positions")
-        blocks = self.blocks(self.head.n_blocks - self.blocks_after)
-        rows = []
-        for position, row in enumerate(earlier):
-            x, positions = Ball.exact(row), problem.clamp.positions
-            acts = positions == "all" or (isinstance(positions, tuple) and position in positions)
-            rows.append(self._clamped(x) if acts else x)
-        width = self.head.d_model
-        states = Ball(
-            np.array([r.mid for r in rows]).reshape(-1, width), np.array([r.rad for r in rows]).reshape(-1, width)
-        )
-        basis, slip, stretch = free_basis(self.cell.fixed_rows(), width)
-        return Relaxation(self.h, basis, slip, stretch, blocks, contexts(blocks, states, count), count - 1)
+        blocks, width = self.blocks(self.head.n_blocks - self.blocks_after), self.head.d_model
+        rows = [self._earlier(position) for position in range(count - moving)]
+        shown = contexts(blocks, _stacked(rows, (-1, width)), count - moving + 1)
+        start = _stacked([place.h for place in self.places], (-1,))
+        basis, slip, stretch = side_by_side([free_basis(place.cell.fixed_rows(), width) for place in self.places])
+        halves = self.cell.halves() if moving == 1 else None
+        return Relaxation(start, basis, slip, stretch, blocks, shown, count - 1, places=moving, halves=halves)
+
+    def confined(self, weight: float) -> Relaxation:
+        """The same over the ellipsoid that a drift leaves, for a weight of it. Theorem: drift (features)."""
+        if not self.cell.moves:
+            raise Rejected("nothing may drift, so a weight says nothing")
+        basis, slip, stretch, spread = confined(self.cell, weight, self.head.d_model)
+        bent = {"upright": True, "spread": spread, "weight": weight}
+        return replace(self.relaxation, basis=basis, slip=slip, stretch=stretch, **bent)
+
+    def _earlier(self, position: int) -> Ball:
+        """The defended state at a position before the last."""
+        x, positions = Ball.exact(self.certificate.context[position]), self.certificate.problem.clamp.positions
+        acts = positions == "all" or (isinstance(positions, tuple) and position in positions)
+        return self._clamped(x) if acts else x
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """The perturbed positions, in order; what is held is held at each."""
+        problem = self.certificate.problem
+        last = len(problem.tokens) - 1
+        earlier = []
+        for position in range(last + 1 - problem.threat.positions, last):
+            x, h = Ball.exact(self.certificate.context[position]), self._earlier(position)
+            earlier.append(Place(h, self._cell(x, h, {})))
+        return *earlier, Place(self.h, self.cell)
 
     def functional(self, against: int | None) -> Functional:
         """The readout as a functional of the final residual."""
@@ -149,13 +181,17 @@ class Setting:
 
     @cached_property
     def cell(self) -> Cell:
-        """What the threat model holds, and where."""
+        """What the threat model holds at the last position, and where."""
+        return self._cell(self.x, self.h, {"x": self.state_x} if "state_x" in self.__dict__ else {})
+
+    def _cell(self, x: Ball, h: Ball, known: dict[str, State]) -> Cell:
+        """What is held at one position; `known` codes of it."""
         problem = self.certificate.problem
         threat = problem.threat
         names = ("x", "h") if threat.at == "both" else (threat.at,)
-        points = {name: self.x if name == "x" else self.h for name in names}
-        known = {"x": self.state_x} if "state_x" in self.__dict__ else {}
-        return Cell(self.sae, points, threat.held, threat.features, problem.clamp.features, known)
+        points = {name: x if name == "x" else h for name in names}
+        drift = threat.drift or 0.0
+        return Cell(self.sae, points, threat.held, threat.features, problem.clamp.features, known, drift)
 
     def readout(self, against: int | None) -> tuple[Ball, Ball]:
         """(w, constant): readout = w . z / rho + constant, with z the (centred) final residual; w is (d,), centred.
@@ -192,3 +228,7 @@ class Setting:
     def d_epsilon(self) -> Ball:
         """D * epsilon of the final norm: rho^2 = ||z||^2 + d epsilon."""
         return Ball.exact(float(self.head.d_model)) * Ball.exact(self.head.epsilon)
+
+
+def _stacked(rows: Sequence[Ball], shape: tuple[int, ...]) -> Ball:
+    return Ball(np.array([r.mid for r in rows]).reshape(shape), np.array([r.rad for r in rows]).reshape(shape))

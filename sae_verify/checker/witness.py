@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .admissible import admissible_within
-from .arithmetic import Ball, combine, norm, row_lengths, sqrt, up
+from .arithmetic import Ball, combine, norm, row_lengths, sqrt, total, up
 from .bounds import final_state, value_at
 from .errors import Rejected
 from .format import WitnessStep
@@ -26,7 +26,7 @@ class AcceptedWitness:
     """What is proven of a witness.
 
     Attributes:
-        norm: an upper bound of the l2 norm of the exactly admissible point.
+        norm: an upper bound of the l2 norm of the exactly admissible point, of all positions together.
         within: whether that is within the problem's radius.
         readout: a lower bound of the readout there, in exact reals; None when blocks follow the hook.
         replay: the readout that the real model gave when the witness was made, as recorded.
@@ -43,18 +43,23 @@ class AcceptedWitness:
 
 def check_witness(setting: Setting, step: WitnessStep) -> AcceptedWitness:
     """Accept the witness or say why not."""
-    d = setting.head.d_model
-    if step.delta.shape != (d,):
-        raise Rejected(f"a witness has shape {step.delta.shape}, not ({d},)")
-    delta = Ball.exact(step.delta)
+    d, places = setting.head.d_model, setting.places
+    if step.delta.shape != (len(places) * d,):
+        raise Rejected(f"a witness has shape {step.delta.shape}, not ({len(places) * d},)")
+    rows = step.delta.reshape(len(places), d)
+    delta = Ball.exact(rows[-1])  # what the readout sees where no block follows
     if not step.delta.any():  # zero moves nothing: it is admissible in every threat model
         readout = _readout(setting, delta, 0.0) if setting.blocks_after == 0 else None
         return AcceptedWitness(0.0, within=True, readout=readout, replay=step.replay, dtype=step.dtype)
-    slack = admissible_within(setting.cell, delta)
-    length = float((norm(delta) + Ball.exact(slack)).high)
+    slacks = [
+        admissible_within(place.cell, Ball.exact(row)) if row.any() else 0.0
+        for place, row in zip(places, rows, strict=True)
+    ]
+    # The admissible points of all positions are together at most this far away.
+    length = float((norm(Ball.exact(step.delta)) + total(Ball.exact(np.array(slacks)))).high)
     readout = None
     if setting.blocks_after == 0:
-        readout = _readout(setting, delta, slack)
+        readout = _readout(setting, delta, slacks[-1])
     return AcceptedWitness(length, bool(length <= setting.radius.low), readout, step.replay, step.dtype)
 
 

@@ -79,11 +79,13 @@ def certify(problem: Path, out: Path | None, effort: int | None, seconds: float 
               features      list of indices
               value, values one for all, or one a feature
               positions     "all" (default), "last" or a list
-      [threat] held         free | preactivations | defended | code (default) | unreachable
+      [threat] held         free | preactivations | defended | code (default) | unreachable | drift
                at           x | h | both
                radius       number
                relative_to  absolute | h (default) | e
                features     defended features; default: the clamped ones
+               drift        of drift: by what share of its length their code may move
+               positions    how many at the prompt's end are perturbed; default 1
       [claim] at_most       the readout must not exceed it
       [[prompt]] text, tokens   one of the two
                  readout    { kind = "logit-difference", positive, negative }

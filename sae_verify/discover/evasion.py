@@ -18,7 +18,7 @@ from sae_verify.attacks import project_batch, replay
 from sae_verify.attacks.closed_form import value_and_gradient
 from sae_verify.attacks.radius import MARGIN
 from sae_verify.discover.monitor import Monitor
-from sae_verify.errors import InputError, ShapeError
+from sae_verify.errors import InputError, ShapeError, UnsupportedError
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch
 
@@ -49,6 +49,12 @@ def seen(batch: Batch, delta: Array, at: str = "h") -> Array:
     """What the monitor sees: h + delta after the clamp, or x + delta before it; (B, d)."""
     if at not in ("h", "x"):
         raise InputError(f"at is {at!r}", rule="it must be 'h' or 'x'")
+    if batch.problem.threat.positions > 1:
+        raise UnsupportedError(
+            f"{batch.problem.threat.positions} perturbed positions",
+            rule="a monitor reads one position",
+            remedy="use a threat model with positions=1",
+        )
     return np.stack([i.h if at == "h" else i.x for i in batch.instances]) + delta
 
 

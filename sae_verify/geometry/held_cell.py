@@ -7,7 +7,7 @@ Theorem: held-cell. For every architecture and every point, what is held is
 with encoder columns (or decoder rows) as normals: an active feature keeps its value iff its pre-activation does not
 move,
 and an inactive one stays off iff its pre-activation does not rise by more than its slack. For a TopK SAE with only
-some features held,
+some features held, and where they may drift,
 the set is not convex; `outer` contains it (bounds) and `inner` is contained in it (attacks). Elsewhere both are the set
 itself, up to its boundary.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sae_verify.geometry.drift import Drift, drift_at
 from sae_verify.problem import ErrorBall
 from sae_verify.sae.base import SAE
 from sae_verify.sae.topk import TopKSAE
@@ -49,6 +50,7 @@ class HalfSpaces:
         normals: (n, d), shared with the SAE's weights unless rows were left out.
         slack: (n,), inf where there is no constraint.
         features: (n,) the feature of each row; None when row j is feature j.
+        start: the first of the d coordinates of delta that the normals act on; not 0 at a further position alone.
     """
 
     point: Point
@@ -56,6 +58,19 @@ class HalfSpaces:
     normals: Array
     slack: Array
     features: Indices | None = None
+    start: int = 0
+
+    def moved(self, delta: Array) -> Array:
+        """`sign * normals @ delta` for delta (..., width): (..., n)."""
+        mine = delta[..., self.start : self.start + self.normals.shape[1]]
+        return self.sign * (self.normals @ mine if mine.ndim == 1 else mine @ self.normals.T)
+
+    def wide(self, rows: Indices, width: int) -> Array:
+        """Some of the normals as rows over all coordinates, (n, width)."""
+        chosen = self.normals[rows]
+        if chosen.shape[1] == width:
+            return chosen
+        return np.pad(chosen, ((0, 0), (self.start, width - self.start - chosen.shape[1])))
 
     def named(self, rows: Indices) -> Indices:
         """The features of some rows."""
@@ -71,6 +86,7 @@ class HeldCell:
         equal: (n, d) rows with `equal @ delta = 0`; they may be dependent.
         rows: what each of them is.
         half_spaces: families of inequalities; zero always satisfies them.
+        drift: where features are not held but may move a little; nothing else is held then. Only of an outer cell.
 
     """
 
@@ -78,6 +94,7 @@ class HeldCell:
     equal: Array
     rows: tuple[Row, ...]
     half_spaces: tuple[HalfSpaces, ...]
+    drift: Drift | None = None
 
     @cached_property
     def basis(self) -> Array:
@@ -118,9 +135,9 @@ def within(cell: HeldCell, radius: float) -> HeldCell:
             families.append(half)
             continue
         rows = np.flatnonzero(half.slack < radius * (1.0 + 1e-9) * np.linalg.norm(half.normals, axis=1))
-        near = HalfSpaces(half.point, half.sign, half.normals[rows], half.slack[rows], half.named(rows))
+        near = HalfSpaces(half.point, half.sign, half.normals[rows], half.slack[rows], half.named(rows), half.start)
         families.append(near if len(rows) < 0.5 * len(half.slack) else half)
-    return HeldCell(cell.width, cell.equal, cell.rows, tuple(families))
+    return HeldCell(cell.width, cell.equal, cell.rows, tuple(families), cell.drift)
 
 
 def held_cell(sae: SAE, threat: ErrorBall, defended: tuple[int, ...], x: Array, h: Array, side: Side) -> HeldCell:
@@ -155,6 +172,7 @@ def held_cells(
             equal=np.concatenate([part.equal for part in token]),
             rows=tuple(row for part in token for row in part.rows),
             half_spaces=tuple(family for part in token for family in part.half_spaces),
+            drift=token[0].drift,  # at one point only
         )
         for token in zip(*parts, strict=True)
     ]
@@ -178,12 +196,16 @@ def _at_point(
     if threat.held == "preactivations":
         return [_equalities(sae, encoder, point, "equal", np.array(defended, dtype=np.intp))] * count
     held = np.ones(sae.d_sae, dtype=bool)
-    if threat.held == "defended":
+    if threat.held in ("defended", "drift"):
         held[:] = False
         held[list(defended)] = True
     active, room = (part.numpy() for part in sae.active_and_slack(tensor))  # (B, d_sae)
     cells = []
     for i in range(count):
+        drift = None if threat.drift is None or side == "inner" else drift_at(sae, defended, at[i], threat.drift, point)
+        if drift is not None:
+            cells.append(HeldCell(d, np.zeros((0, d)), (), (), drift))
+            continue
         if isinstance(sae, TopKSAE) and not held.all():
             families = _selection(sae, tensor[i], active[i], held, encoder, point) if side == "inner" else ()
         else:

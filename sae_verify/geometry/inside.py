@@ -39,9 +39,9 @@ def inside(cell: HeldCell, delta: Array, radius: float, room: float = 0.0) -> Ar
         if length > radius:
             factor = radius / length
         for half in cell.half_spaces:
-            moved = half.sign * (half.normals @ delta)
+            moved = half.moved(delta)
             tight = np.flatnonzero(moved > half.slack)
-            tight = tight[~_in_span(cell, half.normals[tight])]
+            tight = tight[~_in_span(cell, half.wide(tight, cell.width))]
             if tight.size:
                 factor = min(factor, float(np.min(half.slack[tight] / moved[tight])))
         if factor == 1.0:
@@ -59,10 +59,10 @@ def _outside(cell: HeldCell, delta: Array, room: float) -> tuple[Array, Array]:
     columns, excess = [np.zeros((cell.width, 0))], [np.zeros(0)]
     size = float(np.linalg.norm(delta))
     for half in cell.half_spaces:
-        over = half.sign * (half.normals @ delta) - half.slack
+        over = half.moved(delta) - half.slack
         rows = np.flatnonzero(over > -STEP_BACK * size * np.linalg.norm(half.normals, axis=1))
-        rows = rows[~_in_span(cell, half.normals[rows])]
-        free = half.sign * cell.free_part(half.normals[rows])
+        rows = rows[~_in_span(cell, half.wide(rows, cell.width))]
+        free = half.sign * cell.free_part(half.wide(rows, cell.width))
         length = np.linalg.norm(free, axis=1)
         columns.append((free / length[:, None]).T)
         excess.append(over[rows] / length)

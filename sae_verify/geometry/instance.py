@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_verify.errors import InputError, TokenError
+from sae_verify.geometry.cell_product import product
 from sae_verify.geometry.held_cell import Array, HeldCell, held_cell, within
 from sae_verify.model import Edit, Prompts, Run, Tail, encode_prompts, make_tail, run, token_id
 from sae_verify.model.operations import LayerNorm
@@ -52,8 +53,17 @@ class FinalNorm:
 
 
 @dataclass(frozen=True, eq=False)
+class Place:
+    """A perturbed position before the last: its residual x and defended state h, (d,) each, and its held cell."""
+
+    x: Array
+    h: Array
+    outer: HeldCell
+
+
+@dataclass(frozen=True, eq=False)
 class Instance:
-    """One prompt.
+    """One prompt. A perturbation of several positions is one vector, position after position, the last one last.
 
     Attributes:
         index: of the prompt in the problem.
@@ -63,7 +73,7 @@ class Instance:
         context: residuals at the hook and the earlier positions, from the same run as x, (T - 1, d).
         norm_h: ||h||. norm_e: ||x - D(E(x))||.
         radius: in absolute units.
-        outer, inner: held cells for bounds and for attacks.
+        outer, inner: held cells, for bounds that of the last position and for attacks that of all perturbed ones.
         readout: by token ids.
         tau: the claim is readout <= tau.
         base, defended: readout of the plain and of the clamped model, as run.
@@ -71,6 +81,7 @@ class Instance:
         final_norm: the end of the model.
         unembedding: (V, d) float64, shared by the batch.
         ranking: token ids by falling logit of the defended tail, for choosing members of a family.
+        earlier: the perturbed positions before the last, in order.
 
     """
 
@@ -92,6 +103,17 @@ class Instance:
     unembedding: Array
     ranking: tuple[int, ...]
     context: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    earlier: tuple[Place, ...] = ()
+
+    @property
+    def start(self) -> Array:
+        """The defended states of the perturbed positions, (positions d,): what a perturbation is added to."""
+        return np.concatenate([*(place.h for place in self.earlier), self.h])
+
+    @property
+    def trivial(self) -> bool:
+        """Whether what is held leaves no perturbation but zero."""
+        return self.outer.trivial and all(place.outer.trivial for place in self.earlier)
 
     def functional(self, against: int | None) -> tuple[Array, float]:
         """(w, constant) of the final norm for the readout, or for the member `against` of its family."""
@@ -131,8 +153,8 @@ class Batch:
 
     @cached_property
     def h(self) -> Tensor:
-        """Defended states, (B, d) float64."""
-        return torch.from_numpy(np.stack([instance.h for instance in self.instances]))
+        """Defended states of the perturbed positions, (B, positions d) float64."""
+        return torch.from_numpy(np.stack([instance.start for instance in self.instances]))
 
     @cached_property
     def radii(self) -> Array:
@@ -140,7 +162,7 @@ class Batch:
         return np.array([instance.radius for instance in self.instances])
 
     def readout(self, resid: Tensor) -> Tensor:
-        """The readout of the float64 tail, (B, R), for residuals (B, R, d); differentiable."""
+        """The readout of the float64 tail, (B, R), for residuals (B, R, positions d); differentiable."""
         hidden = self.tail.hidden(resid)  # (B, R, d)
         if self._rows is not None:
             return torch.einsum("brd,bd->br", hidden, self._rows)
@@ -225,12 +247,12 @@ def prepare(problem: Problem) -> Batch:
     prompts = encode_prompts(model, problem.prompts)
     _check_positions(problem, prompts)
     plain: Run = run(model, prompts, hook)
-    tail, defended = make_tail(model, prompts, hook, clamp_edit(problem, prompts))
+    count = problem.threat.positions
+    tail, defended = make_tail(model, prompts, hook, clamp_edit(problem, prompts), count)
     sae = problem.sae.to(torch.float64)
-    last = prompts.lengths - 1
-    rows = torch.arange(len(last))
-    x = plain.resid[rows, last].double()  # (B, d)
-    acts = clamp_positions(clamp, prompts.lengths, prompts.tokens.shape[1])[rows, last]
+    places = torch.arange(len(prompts))[:, None], prompts.ends(count)
+    x = plain.resid[places].double().flatten(0, 1)  # (B positions, d)
+    acts = clamp_positions(clamp, prompts.lengths, prompts.tokens.shape[1])[places].flatten()
     h = torch.where(acts[:, None], clamped(sae, clamp, x), x)
     error = sae.error(x)
     base = readout_values(plain.logits.double(), readouts)
@@ -239,26 +261,30 @@ def prepare(problem: Problem) -> Batch:
     unembedding = tail.unembed.numpy()
     ranking = defended.logits.argsort(dim=-1, descending=True)
     instances = []
-    for i in range(len(last)):
-        xi, hi = x[i].numpy(), h[i].numpy()
-        norm_h, norm_e = float(np.linalg.norm(hi)), float(error[i].norm())
+    for i in range(len(prompts)):
+        seen, inner = [], []
+        for xi, hi in zip(*(states[i * count : (i + 1) * count].numpy() for states in (x, h)), strict=True):
+            outer, cell = (
+                held_cell(sae, problem.threat, problem.held_features, xi, hi, side) for side in ("outer", "inner")
+            )
+            seen.append(Place(xi, hi, outer))
+            inner.append(_with_room(cell, float(np.linalg.norm(xi) + np.linalg.norm(hi))))
+        *earlier, last = seen
+        norm_h, norm_e = float(np.linalg.norm(last.h)), float(error[(i + 1) * count - 1].norm())
         unit = {"absolute": 1.0, "h": norm_h, "e": norm_e}[problem.threat.relative_to]
         radius = problem.threat.radius * unit
-        outer, inner = (
-            held_cell(sae, problem.threat, problem.held_features, xi, hi, side) for side in ("outer", "inner")
-        )
         instances.append(
             Instance(
                 index=i,
                 tokens=tuple(prompts.tokens[i, : int(prompts.lengths[i])].tolist()),
-                x=xi,
-                h=hi,
-                context=plain.resid[i, : int(last[i])].double().numpy(),
+                x=last.x,
+                h=last.h,
+                context=plain.resid[i, : int(prompts.last[i])].double().numpy(),
                 norm_h=norm_h,
                 norm_e=norm_e,
                 radius=radius,
-                outer=outer,
-                inner=_with_room(inner, float(np.linalg.norm(xi) + norm_h)),
+                outer=last.outer,
+                inner=product(inner),
                 readout=readouts[i],
                 tau=problem.claim.tau,
                 base=float(base[i]),
@@ -267,6 +293,7 @@ def prepare(problem: Problem) -> Batch:
                 final_norm=final,
                 unembedding=unembedding,
                 ranking=tuple(ranking[i, :64].tolist()),
+                earlier=tuple(earlier),
             )
         )
     return Batch(problem, sae, prompts, tail, tuple(instances))
@@ -292,6 +319,12 @@ def _check_positions(problem: Problem, prompts: Prompts) -> None:
             f"the clamp acts at positions {positions} and a prompt has {shortest} tokens",
             rule="every clamped position must exist in every prompt",
             remedy="use positions='all' or 'last'",
+        )
+    if problem.threat.positions > shortest:
+        raise InputError(
+            f"{problem.threat.positions} positions are perturbed and a prompt has {shortest} tokens",
+            rule="every perturbed position must exist in every prompt",
+            remedy="perturb fewer, or leave that prompt out",
         )
 
 

@@ -81,12 +81,12 @@ class _Face:
         found = False
         size = float(np.linalg.norm(delta))
         for index, half in enumerate(self.cell.half_spaces):
-            excess = half.sign * (half.normals @ delta) - half.slack
+            excess = half.moved(delta) - half.slack
             candidates = np.flatnonzero(excess > 0)
             if not candidates.size:
                 continue
             present = {f for i, f in zip(self.family, self.feature, strict=True) if i == index}
-            length = np.linalg.norm(self.cell.free_part(half.normals[candidates]), axis=1)
+            length = np.linalg.norm(self.cell.free_part(half.wide(candidates, self.cell.width)), axis=1)
             binding = length > SPAN * np.linalg.norm(half.normals[candidates], axis=1)
             worst = candidates[binding & (excess[candidates] > VIOLATION * length * size)]
             worst = worst[np.argsort(-excess[worst])][:BATCH]
@@ -96,7 +96,7 @@ class _Face:
             found = True
             self.family += [index] * len(new)
             self.feature += new
-            added = self.cell.free_part(half.sign * half.normals[new]).T  # (d, new)
+            added = self.cell.free_part(half.sign * half.wide(np.array(new), self.cell.width)).T  # (d, new)
             length = np.linalg.norm(added, axis=0)
             self.columns = np.concatenate([self.columns, added / length], axis=1)
             self.slack = np.concatenate([self.slack, half.slack[new] / length])
@@ -316,7 +316,7 @@ def _dual(
         features = np.array([face.feature[i] for i in mine], dtype=np.intp)
         weights = weight[mine] / face.length[mine]
         upper.append((features, weights))
-        rest = rest - half.sign * (weights @ half.normals[features])
+        rest = rest - half.sign * (weights @ half.wide(features, cell.width))
         cost += float(weights @ half.slack[features])
     equal = np.zeros(len(cell.equal))
     if cell.equal.size:

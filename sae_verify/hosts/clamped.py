@@ -43,7 +43,8 @@ def clamped(
         clamp: what is written into the code; None for only `delta`. At every step of a generation: `all` means each
             token, `last` the last of each forward pass, and numbers count each prompt's real tokens from 0.
         delta: (d,), or (prompts, d) with one row a prompt (copies of a prompt, as in beam search, get its row): a
-            witness, or any perturbation; None for only the clamp.
+            witness, or any perturbation; None for only the clamp. With p d numbers for d, the last p positions are
+            perturbed, the last one by the last d.
         hook: name of the hook point; None takes the SAE's metadata.
         position: of `delta`, among each prompt's real tokens; one number, or one a prompt. None means the prompt's last
             token, the prompt being what a pass with an empty cache reads. So without a cache, or where a prompt is read
@@ -103,7 +104,7 @@ class _Edit:
 
     sae: SAE
     clamp: Clamp | None
-    push: Tensor | None  # (d,) or (prompts, d)
+    push: Tensor | None  # (p d,) or (prompts, p d)
     position: Tensor | None  # (prompts or 1, 1)
     generated: bool
     now: Pass | None = None
@@ -120,8 +121,9 @@ class _Edit:
             where = self._acts(self.clamp, place)[..., None]
             x = torch.where(where, clamp_state(self.sae, self.clamp, x).to(x.dtype), x)
         if self.push is not None:
-            push = _spread(self.push, len(x)).to(x)  # (B or 1, d)
-            x = torch.where(self._perturbed(place)[..., None], x + push[:, None], x)
+            push = _spread(self.push, len(x)).to(x)  # (B or 1, p d)
+            for back, row in enumerate(reversed(push.split(x.shape[-1], dim=-1))):
+                x = torch.where(self._perturbed(place, back)[..., None], x + row[:, None], x)
         return x
 
     @staticmethod
@@ -133,29 +135,31 @@ class _Edit:
             return place == place.amax(dim=1, keepdim=True)
         return torch.isin(place, torch.tensor(clamp.positions, device=place.device))
 
-    def _perturbed(self, place: Tensor) -> Tensor:
-        """Where the perturbation acts, (B, T)."""
+    def _perturbed(self, place: Tensor, back: int) -> Tensor:
+        """Where the perturbation acts, `back` positions before its last one, (B, T)."""
         assert self.now is not None
+        later = self.generated and back == 0
         if self.position is not None:
-            target = _spread(self.position, len(place)).to(place.device)
-            return place >= target if self.generated else place == target
+            target = _spread(self.position, len(place)).to(place.device) - back
+            return place >= target if later else (place == target) & (place >= 0)
         if self.now.cached == 0:
-            return place == place.amax(dim=1, keepdim=True)
+            return (place == place.amax(dim=1, keepdim=True) - back) & (place >= 0)
         if place.shape[1] > 1:
             raise UnsupportedError(
                 f"a pass reads {place.shape[1]} tokens after {self.now.cached} cached ones",
                 rule="the perturbation is put at the prompt's last token, which such a pass does not show",
                 remedy="give position=, the token's number in the prompt",
             )
-        return (place >= 0) if self.generated else torch.zeros_like(place, dtype=torch.bool)
+        return (place >= 0) if later else torch.zeros_like(place, dtype=torch.bool)
 
 
 def _rows(delta: Any, width: int) -> Tensor:
     rows = delta.detach() if isinstance(delta, Tensor) else torch.as_tensor(delta)
-    if rows.ndim not in (1, 2) or rows.shape[-1] != width or not rows.is_floating_point():
+    whole = rows.ndim in (1, 2) and rows.shape[-1] > 0 and rows.shape[-1] % width == 0
+    if not whole or not rows.is_floating_point():
         raise ShapeError(
             f"delta has shape {tuple(rows.shape)} and dtype {rows.dtype}",
-            rule=f"it must be real numbers of shape ({width},), or (prompts, {width})",
+            rule=f"it must be real numbers of shape ({width},), or (prompts, {width}); p {width} for p positions",
         )
     if not bool(rows.isfinite().all()):
         raise InputError("delta has values that are NaN or infinite", rule="a perturbation is finite")

@@ -11,7 +11,9 @@ from sae_verify.checker.format import read_certificate
 
 
 def load_witnesses(certificate: Path | str) -> tuple[Tensor, ...]:
-    """Read the witnesses of a certificate file, (d,) float64 each: the strongest at the radius, then the shortest.
+    """Read the witnesses of a certificate file, float64: the strongest at the radius, then the shortest.
+
+    Each is (d,), or (p d,) where p positions are perturbed, the last one last: what `clamped` takes.
 
     They are what the file says; whether they are admissible is for `sae-verify check` to say.
 

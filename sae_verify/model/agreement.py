@@ -1,4 +1,4 @@
-"""How closely a tail reproduces the real model, measured on random perturbations of the last position."""
+"""How closely a tail reproduces the real model, measured on random perturbations of the last positions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Agreement:
 
 
 def check_tail(tail: Tail, model: Model, prompts: Prompts, hook: HookPoint, edited: Run) -> Agreement:
-    """Compare a tail with the real model on random perturbations at the last position.
+    """Compare a tail with the real model on random perturbations at the positions that it maps.
 
     Args:
         tail: made from `edited`.
@@ -77,15 +77,15 @@ def check_tail(tail: Tail, model: Model, prompts: Prompts, hook: HookPoint, edit
         TailMismatchError: a logit differs by more than the tolerance, or is not finite.
     """
     generator = torch.Generator().manual_seed(SEED)
-    rows, last = torch.arange(len(prompts), device=model.device), prompts.last.to(model.device)
+    places = torch.arange(len(prompts), device=model.device)[:, None], prompts.ends(tail.positions).to(model.device)
     differences, tolerances = [], []
     for scale in DELTA_SCALES:
-        delta = scale * tail.base.norm(dim=-1, keepdim=True) * _directions(tail.base, generator)  # (B, d)
+        delta = scale * tail.base.norm(dim=-1, keepdim=True) * _directions(tail.base, generator)  # (B, positions d)
         states = edited.edited.detach().clone()  # (B, T, d)
-        states[rows, last] = (tail.base + delta).to(states.dtype)
+        states[places] = (tail.base + delta).unflatten(1, (tail.positions, -1)).to(states.dtype)
         with torch.no_grad():
             real = edited if scale == 0.0 else run(model, prompts, hook, _constant(states))
-            resid = states[rows, last].to(torch.float64)  # (B, d)
+            resid = states[places].to(torch.float64).flatten(1)  # (B, positions d)
             predicted, observed = tail(resid), real.logits.to(torch.float64)  # (B, V)
             allowed = _tolerance(tail, resid, predicted, model.dtype, generator)  # (B,)
             gap = (predicted - observed).abs()  # (B, V)
@@ -106,7 +106,7 @@ def check_tail(tail: Tail, model: Model, prompts: Prompts, hook: HookPoint, edit
 
 
 def _tolerance(tail: Tail, resid: Tensor, logits: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Return how much rounding a run in `dtype` may show at `resid` (B, d), shape (B,).
+    """Return how much rounding a run in `dtype` may show at `resid` (B, positions d), shape (B,).
 
     Two parts, each with the machine epsilon u: the last product rounds terms as large as u ||hidden|| ||U_v||, whatever
     cancels; and the rounding of the residual, u ||resid||, is amplified by the tail, which the tail itself shows.
@@ -119,7 +119,7 @@ def _tolerance(tail: Tail, resid: Tensor, logits: Tensor, dtype: torch.dtype, ge
 
 
 def _directions(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Random unit vectors, (B, d) float64; drawn on the CPU so that every device gets the same."""
+    """Random unit vectors, (B, n) float64; drawn on the CPU so that every device gets the same."""
     draw = torch.randn(like.shape, generator=generator, dtype=torch.float64)
     return functional.normalize(draw, dim=-1).to(like.device)
 

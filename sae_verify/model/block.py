@@ -1,15 +1,16 @@
-"""One transformer block, or what is left of it after a hook inside, at the last position of each prompt."""
+"""One transformer block, or what is left of it after a hook inside, at one position of each prompt, mostly the last."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sae_verify.model.hook_point import Site
-from sae_verify.model.operations import Attention, GatedMlp, Mlp, Norm
+from sae_verify.model.operations import Attention, GatedMlp, Mlp, Norm, Shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,14 @@ class Block:
     mlp_post_norm: Norm | None
     parallel: bool = False
 
-    def __call__(self, resid: Tensor) -> Tensor:
-        """Map the residual stream (B, *, d) before the block to the one after it."""
-        middle = resid + self.attended(resid)
+    def __call__(self, resid: Tensor, others: Sequence[Shown] = ()) -> Tensor:
+        """Map the residual stream (B, *, d) before the block to the one after it; `others` as for the attention."""
+        middle = resid + self.attended(resid, others)
         return middle + self.written(resid if self.parallel else middle)
 
-    def attended(self, resid: Tensor) -> Tensor:
+    def attended(self, resid: Tensor, others: Sequence[Shown] = ()) -> Tensor:
         """What the attention adds to the residual stream (B, *, d)."""
-        attended = self.attention(self.attention_norm(resid))
+        attended = self.attention(self.attention_norm(resid), others)
         return attended if self.attention_post_norm is None else self.attention_post_norm(attended)
 
     def written(self, resid: Tensor) -> Tensor:

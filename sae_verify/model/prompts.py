@@ -56,6 +56,10 @@ class Prompts:
         """Index of each prompt's last real position, (B,) int64."""
         return self.lengths - 1
 
+    def ends(self, count: int) -> Tensor:
+        """Indices of each prompt's last `count` real positions, in order, (B, count) int64."""
+        return self.lengths[:, None] - torch.arange(count, 0, -1, device=self.lengths.device)
+
     def select(self, indices: Tensor | Sequence[int]) -> Prompts:
         """Return the prompts `indices` (n,), padded no further than they need."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.tokens.device)

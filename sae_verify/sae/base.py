@@ -69,7 +69,7 @@ class SAE(abc.ABC):
 
     """
 
-    held_sets: ClassVar[tuple[str, ...]] = ("free", "preactivations", "defended", "code", "unreachable")
+    held_sets: ClassVar[tuple[str, ...]] = ("free", "preactivations", "defended", "code", "unreachable", "drift")
     """What a threat model may hold of this architecture's code; see `require_held`."""
     held_limits: ClassVar[str] = ""
     """Why the others may not be held."""

@@ -50,14 +50,16 @@ def maker(directory: Path) -> Make:
         features: tuple[int, ...] | None = None,
         dtype: torch.dtype = torch.float32,
         readout: Any = None,
+        positions: int = 1,
+        prompts: Any = None,
     ) -> Batch:
         return prepare(
             Problem(
                 model=model(family, layers, dtype),
                 sae=sae(architecture, hook, bias, dtype),
-                prompts=PROMPTS,
+                prompts=prompts or PROMPTS,
                 clamp=clamp or Clamp.set({2: 0.0, 5: 0.0}),
-                threat=ErrorBall(radius, held=held, at=at, features=features),  # type: ignore[arg-type]
+                threat=ErrorBall(radius, held=held, at=at, features=features, positions=positions),  # type: ignore[arg-type]
                 readout=readout or LogitDifference(3, 7),
                 claim=AtMost(tau),
             )

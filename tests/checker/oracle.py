@@ -293,7 +293,7 @@ def evidence_holds(claim: Claim, step: dict[str, Any]) -> bool:
     value = mpf(step["value"])
     if step["method"] == "cap":
         return length(w) + constant <= value
-    if step["method"] == "through-blocks":
+    if step["method"] in ("through-blocks", "linear-relaxation", "interval"):
         return claim.blocks_after > 0 and step["radius"] is not None
     if claim.blocks_after != 0:
         return False

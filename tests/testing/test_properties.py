@@ -79,6 +79,7 @@ NO_PROPERTY = {
     "every-radius": "each of its cases is another theorem with a property: cell-size, all-radius-cap, pinned",
     "drift": UNUSED,
     "through-blocks": "about a model's tail",
+    "lowered-degree": "about a model's tail",
 }
 """Registered theorems that `falsify` does not attack, and why. Each has its own test in tests/theorems."""
 

@@ -34,6 +34,9 @@ def proven_size(cell: Cell, multipliers: Multipliers) -> float:
     """
     sae = cell.sae
     d = sae.W_enc.shape[0]
+    need(not cell.moves, "what may drift is not held exactly")
+    need(len(cell.points) == 1, "what is held at two points has no size that is proved")
+    (point,) = cell.points
     roles = [roles for _, *roles in multipliers]
     count = sum(part.features.size for parts in roles for part in parts)
     need(count <= ROWS_A_DIMENSION * d + SPARE_ROWS, f"{count} rows have multipliers; fewer are enough")
@@ -44,7 +47,7 @@ def proven_size(cell: Cell, multipliers: Multipliers) -> float:
         features, f = upper.features[kept], upper.values[kept]
         rows = sae.W_enc[:, features].T
         if features.size:
-            now = cell.state_of("x", features)
+            now = cell.state_of(point, features)
             assert now.room is not None  # span has refused normalisations that are not affine
             room = np.maximum(now.room.high, 0.0)
         fixed = rescaled(np.concatenate([sae.W_enc[:, equal.features].T, sae.W_dec[decoder.features]]))

@@ -54,16 +54,13 @@ def attended(y: Taylor, weights: AttentionWeights, context: Context, position: i
     return out.with_source("attention", grow(box), float(grow(norm)))
 
 
-def score_rows(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Array:
+def weighted_scores(y: Taylor, head: _Head) -> Array:
     """Rows (n, k) that say how much each score moves with y, weighted by what it does to the output. For searches."""
-    rows = []
-    for head in _heads(y, weights, context, position):
-        own = head.value[0] @ y.centre + head.value[1]
-        fixed = np.concatenate([head.values.mid, own[None]])
-        pattern = head.softmax.pattern
-        shares = np.linalg.norm((fixed - pattern @ fixed) @ head.output.T, axis=1) * pattern * head.softmax.cubic
-        rows.append(np.sqrt(shares / np.maximum(head.softmax.reach, 1e-300))[:, None] * head.softmax.scores.jacobian)
-    return np.concatenate(rows)
+    own = head.value[0] @ y.centre + head.value[1]
+    fixed = np.concatenate([head.values.mid, own[None]])
+    pattern = head.softmax.pattern
+    shares = np.linalg.norm((fixed - pattern @ fixed) @ head.output.T, axis=1) * pattern * head.softmax.cubic
+    return np.sqrt(shares / np.maximum(head.softmax.reach, 1e-300))[:, None] * head.softmax.scores.jacobian
 
 
 @dataclass(frozen=True, eq=False)

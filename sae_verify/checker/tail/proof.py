@@ -9,6 +9,7 @@ Theorem: through-blocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..arithmetic import Array
 from ..errors import Rejected
+from ..multipliers import Sparse, read_sparse
 from ..reader import Reader
 from .readout import Affine, Functional
 from .region import Frame, Region
@@ -42,6 +44,14 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
+class Weighed:
+    """The region's bound is lowered by half-spaces, multipliers by point, before `then` makes use of it."""
+
+    upper: Mapping[str, Sparse]
+    then: Done | Cut
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """Split along an axis, or along a new one, `normal` (d,), at one or more points."""
 
@@ -51,7 +61,7 @@ class Split:
     parts: tuple[Node, ...]
 
 
-Node = Done | Cut | Split
+Node = Done | Cut | Weighed | Split
 
 
 def verify(relaxation: Relaxation, readout: Functional, radius: float, tau: float, root: Node) -> int:
@@ -77,6 +87,8 @@ def verify(relaxation: Relaxation, readout: Functional, radius: float, tau: floa
         if count > MAX_NODES:
             raise Rejected(f"the proof has more than {MAX_NODES} regions")
         bound = relaxation.bound(region, frame, readout, tau)
+        if isinstance(node, Weighed):
+            bound, node = relaxation.weighed(bound, region, frame, node.upper), node.then
         if bound.top <= 0:
             continue
         if isinstance(node, Done):
@@ -128,19 +140,28 @@ def read_node(value: Any, where: str, width: int, budget: list[int], depth: int 
         raise Rejected(f"the proof has more than {MAX_NODES} nodes")
     if value == "done":
         return Done()
-    if isinstance(value, dict) and "cut" in value:
-        chain = []
+    if isinstance(value, dict) and ("cut" in value or "half_spaces" in value):
+        chain: list[Array | dict[str, Sparse]] = []
         # A long chain of cuts is read without recursion.
-        while isinstance(value, dict) and "cut" in value:
-            cut = Reader(value, where, ("cut", "then"))
-            chain.append(_normal(cut.numbers("cut"), width, where))
-            value = cut.raw("then")
+        while isinstance(value, dict) and ("cut" in value or "half_spaces" in value):
+            if "cut" in value:
+                link = Reader(value, where, ("cut", "then"))
+                chain.append(_normal(link.numbers("cut"), width, where))
+            else:
+                link = Reader(value, where, ("half_spaces", "then"))
+                chain.append(_upper(link.raw("half_spaces"), where))
+            value = link.raw("then")
             budget[0] -= 1
             if budget[0] < 0:
                 raise Rejected(f"the proof has more than {MAX_NODES} nodes")
         node = read_node(value, f"{where}.then", width, budget, depth)
-        for normal in reversed(chain):
-            node = Cut(normal, node)
+        for part in reversed(chain):
+            if not isinstance(part, dict):
+                node = Cut(part, node)
+            elif isinstance(node, Done | Cut):
+                node = Weighed(part, node)
+            else:
+                raise Rejected(f"{where[:80]}: half-spaces lower the bound of a region that is done or cut")
         return node
     if depth >= MAX_DEPTH:
         raise Rejected(f"{where[:80]}: more than {MAX_DEPTH} splits within each other")
@@ -162,12 +183,24 @@ def _normal(normal: Array, width: int, where: str) -> Array:
     return normal
 
 
+def _upper(value: Any, where: str) -> dict[str, Sparse]:
+    if not isinstance(value, dict) or not value or not set(value) <= {"x", "h"}:
+        raise Rejected(f"{where[:80]}: multipliers of half-spaces are given by point, x or h")
+    return {point: read_sparse(part, f"{where[:80]}.{point}") for point, part in value.items()}
+
+
 def write_node(node: Node) -> Any:
     """The node as JSON data."""
     if isinstance(node, Done):
         return "done"
     if isinstance(node, Cut):
         return {"cut": node.normal.tolist(), "then": write_node(node.then)}
+    if isinstance(node, Weighed):
+        upper = {
+            point: {"features": part.features.tolist(), "values": part.values.tolist()}
+            for point, part in node.upper.items()
+        }
+        return {"half_spaces": upper, "then": write_node(node.then)}
     return {
         "axis": node.axis,
         "normal": None if node.normal is None else node.normal.tolist(),

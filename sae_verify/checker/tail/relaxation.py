@@ -6,14 +6,20 @@ free. Theorem: through-blocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..arithmetic import Array, Ball, gamma
+from ..errors import Rejected
+from ..multipliers import Sparse
 from .block import through_block
 from .context import Context
 from .domain import Domain
+from .halves import Halves, weighed, within
+from .lowered import lowered
+from .moving import Places, through_blocks
 from .readout import Affine, Functional, affine
 from .region import Frame, Region
 from .sizes import grow, length, lengths
@@ -30,6 +36,12 @@ class Relaxation:
         basis: B (d, k). slip: ||delta - B B^T delta|| <= slip ||delta||. stretch: an upper bound of ||B||.
         blocks: between the hook and the final norm. contexts: what earlier positions show to each of them.
         position: of the perturbation, the prompt's last.
+        degree: of the models after every site: 2 quadratic, 1 linear, 0 interval. Less is cheaper and looser.
+        places: how many positions, up to `position`, are perturbed; start and basis then have d rows for each of them,
+            one position after another, and the contexts are what the first of them sees.
+        upright: whether y has the coordinates of R^d itself, B being symmetric (theorem: drift).
+        spread: ||y||^2 <= stretch^2 ||delta||^2 + spread^2. weight: the number that B was made from, zero for none.
+        halves: half-spaces that every admissible delta obeys, or None.
     """
 
     start: Ball
@@ -39,6 +51,12 @@ class Relaxation:
     blocks: tuple[BlockWeights, ...]
     contexts: tuple[Context, ...]
     position: int
+    degree: int = 2
+    places: int = 1
+    upright: bool = False
+    spread: float = 0.0
+    weight: float = 0.0
+    halves: Halves | None = None
 
     @property
     def width(self) -> int:
@@ -47,11 +65,15 @@ class Relaxation:
 
     def free(self, normal: Array) -> Array:
         """A direction (d,) in the coordinates y, (k,). Evidence has it in R^d: elsewhere the basis is another."""
-        return self.basis.T @ normal
+        return normal if self.upright else self.basis.T @ normal
+
+    def named(self, normal: Array) -> Array:
+        """The other way round: from (k,) to (d,)."""
+        return normal if self.upright else self.basis @ normal
 
     def ball(self, radius: float) -> Region:
         """All y of admissible delta with ||delta|| <= radius."""
-        return Region.whole(self.width, float(grow(radius * self.stretch)))
+        return Region.whole(self.width, float(grow(np.hypot(radius * self.stretch, self.spread))))
 
     def entry(self, region: Region, frame: Frame) -> Taylor:
         """The model of the residual at the hook over the region."""
@@ -67,15 +89,26 @@ class Relaxation:
 
     def resid(self, region: Region, frame: Frame) -> Taylor:
         """The model of the final residual over the region."""
-        x = self.entry(region, frame)
+        x = lowered(self.entry(region, frame), self.degree)
+        if self.places > 1:
+            places = Places(self.places, self.position + 1)
+            return through_blocks(x, self.blocks, self.contexts, places, self.degree)
         for block, context in zip(self.blocks, self.contexts, strict=True):
-            x = through_block(x, block, context, self.position)
+            x = through_block(x, block, context, self.position, self.degree)
         return x
 
     def bound(self, region: Region, frame: Frame, readout: Functional, tau: float) -> Affine:
         """An affine bound of (readout - tau) rho over the region."""
         with np.errstate(all="ignore"):
             return affine(self.resid(region, frame), readout, tau)
+
+    def weighed(self, bound: Affine, region: Region, frame: Frame, named: Mapping[str, Sparse]) -> Affine:
+        """The bound, lowered by multipliers of half-spaces; Rejected where there are none."""
+        if self.halves is None:
+            raise Rejected("no half-spaces are held here")
+        rows, values = self.halves.find(named)
+        normals, room = self.halves.rows[rows], self.halves.room[rows]
+        return weighed(bound, *within(normals, room, self.basis, self.slip, region, frame), values)
 
 
 def free_basis(rows: Array, width: int) -> tuple[Array, float, float]:
@@ -103,3 +136,17 @@ def free_basis(rows: Array, width: int) -> tuple[Array, float, float]:
             skew = length(basis.T @ basis - np.eye(basis.shape[1])) + gamma(width) * length(basis) ** 2
             return basis, slip, float(grow(1 + skew))
     return everything
+
+
+def side_by_side(parts: Sequence[tuple[Array, float, float]]) -> tuple[Array, float, float]:
+    """(B, slip, stretch) for several positions, from `free_basis` of each: B is block diagonal.
+
+    sum of slip_i^2 ||delta_i||^2 is at most the largest slip^2 times ||delta||^2, and so for the stretch.
+    """
+    width = sum(len(basis) for basis, _, _ in parts)
+    columns, row = [], 0
+    for basis, _, _ in parts:
+        columns.append(np.pad(basis, ((row, width - row - len(basis)), (0, 0))))
+        row += len(basis)
+    joint = np.ascontiguousarray(np.concatenate(columns, axis=1))
+    return joint, max(slip for _, slip, _ in parts), max(stretch for _, _, stretch in parts)

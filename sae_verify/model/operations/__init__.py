@@ -1,7 +1,7 @@
 """The operations a tail is made of, in float64 and explicit torch; one file an operation."""
 
 from sae_verify.model.operations.activation import Activation
-from sae_verify.model.operations.attention import Attention, AttentionWeights
+from sae_verify.model.operations.attention import Attention, AttentionWeights, Shown
 from sae_verify.model.operations.linear import Linear
 from sae_verify.model.operations.mlp import GatedMlp, Mlp
 from sae_verify.model.operations.norm import LayerNorm, Norm, RMSNorm
@@ -16,4 +16,5 @@ __all__ = [
     "Mlp",
     "Norm",
     "RMSNorm",
+    "Shown",
 ]

@@ -1,20 +1,25 @@
-"""Self-attention as seen from the last position of each prompt.
+"""Self-attention as seen from one position of each prompt, usually the last.
 
-The keys and values of the earlier positions do not depend on the last one, so they are constants. The last position
-contributes its query, its own key and its own value.
+The keys and values of the positions before it do not depend on it, so they are constants. The position contributes its
+query, its own key and its own value; where others before it are perturbed, too, their keys and values are given.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sae_verify.model.operations.linear import Linear
 from sae_verify.model.operations.norm import Norm
+
+Shown = tuple[Tensor, Tensor]
+"""Key and value of one position for those after it, (B, n_kv_heads, R, 1, d_head) each, over R variants."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +110,14 @@ class AttentionWeights:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Attention output at the last position as a function of the normed input there.
+    """Attention output at one position, the last unless said otherwise, as a function of the normed input there.
 
     Attributes:
         weights: the stored part.
         keys: (B, n_kv_heads, P, d_head) float64, constant; zero where not visible. P = T - 1.
         values: (B, n_kv_heads, P, d_head) float64, constant; zero where not visible.
-        visible: (B, P) bool, which earlier positions the last one attends to.
-        cos: (B, 1, r) rotation at the last position, or None.
+        visible: (B, P) bool, which earlier positions it attends to, at constant keys.
+        cos: (B, 1, r) rotation at the position, or None.
         sin: (B, 1, r), or None.
     """
 
@@ -123,37 +128,54 @@ class Attention:
     cos: Tensor | None
     sin: Tensor | None
 
-    def __call__(self, y: Tensor) -> Tensor:
-        """Map y (B, *, d), the normed input at the last position, to the attention output (B, *, d)."""
+    def __call__(self, y: Tensor, others: Sequence[Shown] = ()) -> Tensor:
+        """Map y (B, *, d), the normed input at the position, to the attention output (B, *, d).
+
+        Args:
+            y: the normed input.
+            others: what earlier positions that are not constant show to this one; extra dimensions as those of y.
+        """
         weights = self.weights
         flat = y.reshape(y.shape[0], -1, y.shape[-1])  # (B, R, d)
         batch, variants = flat.shape[:2]
         kv_heads, group, d_head = weights.n_kv_heads, weights.n_heads // weights.n_kv_heads, weights.d_head
         query = weights.queries(flat, self.cos, self.sin)  # (B, R, H, d_head)
         query = query.unflatten(2, (kv_heads, group)).transpose(1, 2)  # (B, Hkv, R, G, d_head)
-        own_key = weights.keys(flat, self.cos, self.sin).transpose(1, 2).unsqueeze(3)  # (B, Hkv, R, 1, d_head)
-        own_value = weights.values(flat).transpose(1, 2).unsqueeze(3)  # (B, Hkv, R, 1, d_head)
+        moving = [*others, self.shown(flat)]  # the own one last
         stacked = query.reshape(batch, kv_heads, variants * group, d_head)
         past_scores = (stacked @ self.keys.mT).unflatten(2, (variants, group))  # (B, Hkv, R, G, P)
-        own_score = (query * own_key).sum(-1, keepdim=True)  # (B, Hkv, R, G, 1)
-        scores = torch.cat([past_scores, own_score], -1) * weights.scale  # (B, Hkv, R, G, P + 1)
+        moving_scores = [(query * key).sum(-1, keepdim=True) for key, _ in moving]  # (B, Hkv, R, G, 1) each
+        scores = torch.cat([past_scores, *moving_scores], -1) * weights.scale  # (B, Hkv, R, G, P + M)
         if weights.softcap is not None:
             scores = weights.softcap * torch.tanh(scores / weights.softcap)
         if self._unseen is not None:
-            scores = scores.masked_fill(self._unseen, -torch.inf)
+            scores = scores.masked_fill(functional.pad(self._unseen, (0, len(moving))), -torch.inf)
         pattern = scores.softmax(-1)
-        past_pattern = pattern[..., :-1].reshape(batch, kv_heads, variants * group, -1)
+        past = self.keys.shape[2]
+        past_pattern = pattern[..., :past].reshape(batch, kv_heads, variants * group, -1)
         mixed = (past_pattern @ self.values).unflatten(2, (variants, group))  # (B, Hkv, R, G, d_head)
-        mixed = mixed + pattern[..., -1:] * own_value
+        for place, (_, value) in enumerate(moving, start=past):
+            mixed = mixed + pattern[..., place : place + 1] * value
         merged = mixed.transpose(1, 2).reshape(batch, variants, -1)  # (B, R, H * d_head)
         return weights.output(merged).reshape(y.shape)
 
+    def shown(self, y: Tensor) -> Shown:
+        """Key and value of the position, from its normed input y (B, *, d)."""
+        flat = y.reshape(y.shape[0], -1, y.shape[-1])  # (B, R, d)
+        key, value = self.weights.keys(flat, self.cos, self.sin), self.weights.values(flat)
+        return key.transpose(1, 2).unsqueeze(3), value.transpose(1, 2).unsqueeze(3)
+
+    def before(self, first: Tensor) -> Attention:
+        """Return the same with constants of the positions before `first` (B,) int64 alone."""
+        visible = self.visible & (torch.arange(self.visible.shape[1], device=first.device) < first[:, None])
+        hidden = ~visible[:, None, :, None]
+        keys, values = self.keys.masked_fill(hidden, 0.0), self.values.masked_fill(hidden, 0.0)
+        return dataclasses.replace(self, keys=keys, values=values, visible=visible)
+
     @cached_property
     def _unseen(self) -> Tensor | None:
-        """Positions that the last one does not attend to, (B, 1, 1, 1, P + 1) bool; None if it attends to all."""
-        if bool(self.visible.all()):
-            return None
-        return torch.cat([~self.visible, self.visible.new_zeros(len(self.visible), 1)], -1)[:, None, None, None]
+        """Constant positions that this one does not attend to, (B, 1, 1, 1, P) bool; None if it attends to all."""
+        return None if bool(self.visible.all()) else ~self.visible[:, None, None, None]
 
     def select(self, indices: Tensor) -> Attention:
         """Return the same attention for the prompts `indices` (n,) int64."""
