@@ -24,6 +24,9 @@ SMALL = {"limit": 1, "steps": 8, "budgets": (0.1, 0.8), "suffix": 1, "soft": 0}
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Directory for tables and plots.")
 @click.option("--model", help="Directory or hub id; default: the bundled one.")
 @click.option("--sae", help="Directory or hub id; default: the bundled one.")
+@click.option(
+    "--also", multiple=True, metavar="SAE", help="One at a later layer, clamped at the same time; repeatable."
+)
 @click.option("--prompts", type=click.Path(path_type=Path), help="JSON lines, see below; default: the bundled ones.")
 @click.option("--hook", help="Hook point; default: the SAE's metadata.")
 @click.option("--clamp", metavar="KIND=VALUE", help=f"What is written; KIND is one of {', '.join(KINDS)}.")
@@ -42,7 +45,7 @@ SMALL = {"limit": 1, "steps": 8, "budgets": (0.1, 0.8), "suffix": 1, "soft": 0}
 @click.option("--generate", type=click.IntRange(min=0), help="Tokens of greedy generation.")
 @click.option("--stop", help="Text that ends what is compared with the base model's answer.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything that is drawn.")
-@click.option("--sweep/--no-sweep", default=True, show_default=True, help="Other strengths, sizes and sparsities.")
+@click.option("--sweep/--no-sweep", default=True, show_default=True, help="Other strengths, sizes, sparsities, layers.")
 @click.option("--small", is_flag=True, help="One prompt, two budgets, no sweep: a smoke test of less than a minute.")
 @click.option("--plots/--no-plots", default=True, show_default=True)
 @click.option("--keep-text", is_flag=True, help="Store prompts and generations in the outputs.")
@@ -103,6 +106,10 @@ def _plan(study: Any, *, sweep: bool, small: bool, asked: dict[str, Any]) -> Any
     for name, kind in (("features", int), ("budgets", float)):
         if isinstance(changes.get(name), str):
             changes[name] = tuple(_number(part, kind, name) for part in changes[name].split(","))
+    if not changes.pop("also"):  # otherwise what is bundled, which is a sweep of a kind
+        changes |= {} if sweep else {"also": ()}
+    else:
+        changes["also"] = asked["also"]
     if "threats" in changes:
         changes["threats"] = tuple(changes["threats"].split(","))
     if "certify" in changes:

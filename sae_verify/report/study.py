@@ -11,7 +11,9 @@ Summary = dict[str, Any]
 
 def tables(summary: Summary) -> list[Table]:
     """What matters most: recoveries by threat and budget, radii, and the input-only threat."""
-    return [_rates(summary), _radii(summary), *([_inputs(summary)] if summary["inputs"] else [])]
+    found = [_rates(summary), _radii(summary)]
+    found += [_layers(summary)] if summary["layers"] else []
+    return found + ([_inputs(summary)] if summary["inputs"] else [])
 
 
 def _rates(summary: Summary) -> Table:
@@ -42,6 +44,27 @@ def _radii(summary: Summary) -> Table:
             _number(row["median_certified"]),
             _number(row["median_certified_over_attacked"]),
             proof,
+        )
+    return view
+
+
+def _layers(summary: Summary) -> Table:
+    title = (
+        "several layers clamped and held at once, medians; the last layer's state moves by ‖d‖, in units of its length"
+    )
+    view = Table(title=title, title_justify="left", title_style="bold")
+    names = ("threat", "layers", "recovered", "largest violation", "radius / one layer's", "‖d‖ attacked", "certified")
+    for name in names:
+        view.add_column(name, no_wrap=True)
+    for row in summary["layers"]:
+        view.add_row(
+            row["threat"],
+            row["config"],
+            f"{row['recovered']}/{row['prompts']}",
+            _number(row["largest_violation"]),
+            _number(row["median_over_one_layer"]),
+            _number(row["median_last_displacement"]),
+            _number(row["median_last_certified"]),
         )
     return view
 

@@ -18,7 +18,7 @@ INHERITS: dict[str, tuple[str, ...]] = {
     "preactivations": ("preactivations", "free"),
     "defended": ("defended", "free"),
     "code": ("code", "free"),
-    "drift": ("free",),
+    "drift": ("drift", "free"),
 }
 """Whose certificates hold for a threat: its own, and that of `free`, which admits everything the others do."""
 
@@ -83,8 +83,8 @@ def check_sandwich(threat: str, certified: Radius, attacked: float | None) -> No
         )
 
 
-def at_radius(problem: Problem, held: str, radius: float, title: str) -> Problem:
-    """The problem of one prompt under a restriction, at a radius relative to ||h||."""
+def at_radius(problem: Problem, held: str, radius: float, title: str, drift: float | None = None) -> Problem:
+    """The problem of one prompt under a restriction, at a radius relative to ||h||; `drift` where that is the one."""
     threat = dataclasses.replace(
         problem.threat,
         held=held,  # type: ignore[arg-type]
@@ -92,5 +92,6 @@ def at_radius(problem: Problem, held: str, radius: float, title: str) -> Problem
         features=None,
         radius=radius,
         relative_to="h",
+        drift=drift,
     )
     return dataclasses.replace(problem, threat=threat, title=title)

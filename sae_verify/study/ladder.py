@@ -57,6 +57,8 @@ class Found:
         strict: logit of the behaviour's token over all others there: positive iff the model would say it.
         held: what is held stayed, in the dtype that runs.
         within: distance to an exactly admissible perturbation; None if none is proved.
+        violation: with several clamped layers, the largest relative violation of what is held at the later ones.
+        displacement: the same, how far the state after the last clamp moves.
 
     """
 
@@ -65,6 +67,8 @@ class Found:
     strict: float
     held: bool
     within: float | None
+    violation: float | None = None
+    displacement: float | None = None
 
     @property
     def admissible(self) -> bool:
@@ -127,6 +131,7 @@ class Exact:
             cell = Cell(
                 self.weights, points, problem.threat.held, problem.threat.features, tuple(problem.clamp.features)
             )
+            cell = dataclasses.replace(cell, drift=problem.threat.drift or 0.0)
             self._cells[key] = (batch, cell)  # the batch is kept: its id stays its own
         try:
             with np.errstate(all="ignore"):
@@ -211,8 +216,8 @@ def confirm(batch: Batch, delta: Array, exact: Exact) -> list[Found]:
         tried = np.stack(
             [
                 inside(batch.instances[i].inner, delta[i] * (factor * (1 - INWARD)), np.inf, ROOM)
-                if delta[i].any()
-                else delta[i]
+                if delta[i].any() and batch.problem.threat.held != "drift"
+                else delta[i] * factor
                 for i in rows
             ]
         )
@@ -235,7 +240,14 @@ def against_all(batch: Batch) -> Batch:
     return dataclasses.replace(batch, instances=instances)
 
 
-def with_threat(problem: Problem, held: str) -> Problem:
+def with_threat(problem: Problem, held: str, drift: float | None = None) -> Problem:
     """The same problem under another restriction of the ladder, at its default point; the radius is a placeholder."""
-    threat = dataclasses.replace(problem.threat, held=held, at=None, features=None, radius=0.0)  # type: ignore[arg-type]
+    threat = dataclasses.replace(
+        problem.threat,
+        held=held,  # type: ignore[arg-type]
+        at=None,
+        features=None,
+        radius=0.0,
+        drift=drift,
+    )
     return dataclasses.replace(problem, threat=threat)

@@ -41,6 +41,7 @@ class Plan:
         study: which of the four.
         model, sae: directories or hub ids. hook: None takes the SAE's metadata.
         prompts: a prompt file, see `items`.
+        also: SAEs at later layers, in order, that are clamped at the same time in a configuration of its own.
         kind, value: of the clamp. features: what it clamps; None finds `count` of them by `find`.
         budgets: radii in units of ||h||.
         threats: rungs of the ladder. drift: t of drift(t).
@@ -62,6 +63,7 @@ class Plan:
     model: str
     sae: str
     prompts: str
+    also: tuple[str, ...] = ()
     hook: str | None = None
     kind: ClampKind = "set"
     value: float = 0.0
@@ -98,10 +100,11 @@ class Plan:
         for what, names in (("threats", self.threats), ("certify", self.certify or ())):
             need(set(names) <= set(THREATS), f"{what} are {names}", f"they are among {', '.join(THREATS)}")
         need(bool(self.threats), "there are no threats", "a study has at least one")
+        need(not self.also or self.study != "probe", f"also is {self.also}", "a probe reads one layer, the clamped one")
         need(
-            "drift" not in (self.certify or ()),
+            self.study != "probe" or "drift" not in (self.certify or ()),
             "certify names drift",
-            "drift(t) has no certificate of its own; use free",
+            "drift(t) has no certificate for a probe; use free",
         )
         need(0 < self.drift < 10, f"drift is {self.drift}", "t is a positive share of the code's length")
         for name in ("effort", "limit", "count", "steps"):
@@ -115,6 +118,7 @@ class Plan:
         settings = dataclasses.asdict(self)
         settings["prompts"] = {"file": Path(self.prompts).name, "sha256": _digest(Path(self.prompts))}
         settings["model"], settings["sae"] = (Path(place).name for place in (self.model, self.sae))
+        settings["also"] = [Path(place).name for place in self.also]
         return settings
 
 
@@ -127,7 +131,7 @@ def _digest(path: Path) -> str:
 
 DEFAULTS: dict[Study, dict[str, Any]] = {
     # A class's features are ablated, and a linear probe on the residual is to find the class again.
-    "probe": {"kind": "set", "value": 0.0, "count": 4, "find": "contrast", "suffix": 1},
+    "probe": {"kind": "set", "value": 0.0, "count": 4, "find": "contrast"},
     # Features of the topic are set to a negative constant where they are on, the dialect of unlearning benchmarks.
     "unlearning": {"kind": "set-if-active", "value": -2.0, "count": 8, "find": "contrast", "limit": 6},
     "indirect-object": {"kind": "set-if-active", "value": -3.0, "count": 8, "find": "promotes"},
@@ -143,6 +147,9 @@ BUNDLED: dict[Study, tuple[str, str, str]] = {
     "refusal": ("refusal", "sae_early", "refusal.jsonl"),
 }
 """Case, SAE and prompt file of the bundled examples."""
+
+ALSO: dict[Study, tuple[str, ...]] = {"refusal": ("sae_last",), "indirect-object": ("sae_last",)}
+"""SAEs at later layers that the bundled examples clamp at the same time."""
 
 SWEEPS: dict[Study, Sweep] = {
     "probe": Sweep(features=(1, 2, 8, 16), sparsity=(3, 12)),
@@ -163,6 +170,9 @@ def bundled_plan(study: Study, examples: Path, **changes: Any) -> Plan:
     """The plan of a study on the bundled model, whose answers end with a full stop."""
     case, sae, prompts = BUNDLED[study]
     home = examples / "cases" / case
-    own: dict[str, Any] = {"sweep": SWEEPS[study]} | ({"stop": ".", "generate": 16} if study == "refusal" else {})
+    also = tuple(str(home / place) for place in ALSO.get(study, ()))
+    own: dict[str, Any] = {"sweep": SWEEPS[study], "also": also} | (
+        {"stop": ".", "generate": 16} if study == "refusal" else {}
+    )
     given = {key: value for key, value in changes.items() if value is not None}
     return default_plan(study, str(home), str(home / sae), str(examples / "studies" / prompts), **own | given)

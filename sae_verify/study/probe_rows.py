@@ -12,18 +12,17 @@ import torch
 from sae_verify.attacks import replay
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.inside import inside
-from sae_verify.geometry.instance import Batch, TokenReadout, clamp_edit
+from sae_verify.geometry.instance import Batch, clamp_edit
 from sae_verify.geometry.least_norm import least_norm
 from sae_verify.geometry.worst_case import worst_case
 from sae_verify.model import run
-from sae_verify.sae.clamp import apply_clamp
 from sae_verify.study.drift import allowed_drift, drift_of
 from sae_verify.study.items import Item
 from sae_verify.study.ladder import INWARD, ROOM, SHORTENED, Exact
 from sae_verify.study.metrics import preservation
 from sae_verify.study.plan import Plan
 from sae_verify.study.store import Row
-from sae_verify.study.suffix import ROWS, Target, cut
+from sae_verify.study.suffix import ProbeReadout, Target, cut, input_rows
 
 LARGEST = 20.0
 """Times ||h||: the largest radius tried."""
@@ -49,7 +48,7 @@ class Question:
 
 
 def probe_rows(question: Question, batches: dict[str, Batch]) -> Iterator[Row]:
-    """Attacks at every budget and the shortest, for every threat; then controls, parts and one-token suffixes."""
+    """Attacks at every budget and the shortest, for every threat; then controls, parts, and the input alone."""
     plan, item = question.plan, question.item
     first = next(iter(batches.values()))
     common: Row = {"config": "base", "prompt": item.name, "group": item.group}
@@ -79,7 +78,7 @@ def probe_rows(question: Question, batches: dict[str, Batch]) -> Iterator[Row]:
     if plan.attribution:
         yield from _parts(question, batches, common)
     if plan.suffix:
-        yield _one_token(question, first, common)
+        yield from _inputs(question, first, common)
 
 
 def _strongest(question: Question, batches: dict[str, Batch], threat: str, radius: float) -> Array:
@@ -229,30 +228,10 @@ def _parts(question: Question, batches: dict[str, Batch], common: Row) -> Iterat
             }
 
 
-def _one_token(question: Question, batch: Batch, common: Row) -> Row:
-    """Every one-token suffix, the clamp active, read by the probe: decides that threat."""
-    problem = batch.problem
+def _inputs(question: Question, batch: Batch, common: Row) -> list[Row]:
+    """The input-only threat: suffixes and a soft prompt, the clamp active, read by the probe."""
+    problem, plan = batch.problem, question.plan
     before, after = cut(problem.model, question.item.text, question.item.closing)
-    target = Target(problem.model, problem.sae, problem.hook_point, problem.clamp, before, after, TokenReadout(0, 1))
-    scores = []
-    for tokens in torch.arange(problem.model.d_vocab).split(ROWS):
-        prompts = target.prompts(tokens[:, None])
-        with torch.no_grad():
-            states = run(
-                problem.model,
-                prompts,
-                problem.hook_point,
-                lambda x, p=prompts: apply_clamp(problem.sae, problem.clamp, x, p.lengths),
-            ).edited
-        last = states[torch.arange(len(tokens)), prompts.last].double().numpy()
-        scores.append(last @ question.weight + question.bias)
-    every = np.concatenate(scores)
-    return common | {
-        "kind": "input",
-        "threat": "suffix 1",
-        "recovered": bool((every > 0).any()),
-        "readout": float(every.max()),
-        "recovering_tokens": int((every > 0).sum()),
-        "tokens_tried": len(every),
-        "decided": True,
-    }
+    readout = ProbeReadout(question.weight, question.bias)
+    target = Target(problem.model, problem.sae, problem.hook_point, problem.clamp, before, after, readout)
+    return input_rows(target, plan.suffix, plan.soft, plan.seed, 0.0, common)

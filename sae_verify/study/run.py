@@ -12,8 +12,10 @@ from sae_verify.checker import Rejected
 from sae_verify.checker.model import load_head
 from sae_verify.discover.subject import Subject
 from sae_verify.errors import InputError, UnsupportedError
-from sae_verify.study.items import Item
+from sae_verify.study.items import Item, Items
 from sae_verify.study.ladder import Exact, Rung
+from sae_verify.study.layers import digests, further_subjects, layer_rows
+from sae_verify.study.lock import only_run
 from sae_verify.study.plan import Plan
 from sae_verify.study.probe import ProbeSetup, set_up_probes, study_probe
 from sae_verify.study.store import Row, Store, write_json, write_table
@@ -45,13 +47,20 @@ def run_study(plan: Plan, out: Path, progress: Progress = lambda stage, fraction
         The summary.
 
     Raises:
-        InputError and its kinds: the plan, its files or the directory are not usable.
+        InputError and its kinds: the plan, its files or the directory are not usable, or another run writes there.
         SoundnessError: a recovery lies within a certified radius: a defect.
 
     """
     progress("loading", 0.0)
     subject, items = load(plan)
-    store = Store(out, plan.header() | _digests(subject))
+    with only_run(out):
+        return _run(plan, out, subject, items, progress)
+
+
+def _run(plan: Plan, out: Path, subject: Subject, items: Items, progress: Progress) -> dict[str, Any]:
+    """The study, in a directory that nobody else writes to."""
+    further = further_subjects(plan, subject)
+    store = Store(out, plan.header() | _digests(subject, further))
     setup = set_up_probes(plan, subject, items) if plan.study == "probe" else set_up(plan, subject, items)
     if not setup.flips:
         raise InputError(
@@ -60,7 +69,7 @@ def run_study(plan: Plan, out: Path, progress: Progress = lambda stage, fraction
             remedy="clamp more features (--count) or more strongly (--clamp)",
         )
     configs = _configs(plan)
-    total, done = WEIGHT * len(setup.flips) + len(configs), 0.0
+    total, done = WEIGHT * len(setup.flips) + len(configs) + bool(further), 0.0
     exact = Exact(subject.sae)
 
     def tell(stage: str) -> None:
@@ -70,6 +79,11 @@ def run_study(plan: Plan, out: Path, progress: Progress = lambda stage, fraction
         if rows is not None:
             store.append(f"prompt/{item.name}", [row | _text(plan, item.text) for row in rows])
         done += WEIGHT
+    if further and isinstance(setup, Setup):
+        if "layers" not in store:
+            progress(f"layers, {1 + len(further)} clamped at once", done / total)
+            store.append("layers", layer_rows(plan, setup, items, further, out))
+        done += 1.0
     for config, changes in configs.items():
         if f"sweep/{config}" not in store:
             progress(f"sweep {config}", done / total)
@@ -90,7 +104,7 @@ def run_study(plan: Plan, out: Path, progress: Progress = lambda stage, fraction
     return summary
 
 
-def _digests(subject: Subject) -> Row:
+def _digests(subject: Subject, further: tuple[Subject, ...]) -> Row:
     """Of the stored weights, as the checker reads them: a study is not continued on others.
 
     Raises:
@@ -100,6 +114,7 @@ def _digests(subject: Subject) -> Row:
     try:
         return {
             "sae_digest": locate_sae(subject.sae).digest,
+            "also_digests": digests(further),
             "model_digest": load_head(subject.model.path).digest,  # type: ignore[arg-type]
         }
     except Rejected as reason:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from sae_verify.errors import PromptError
+from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import TokenReadout, readout_values
-from sae_verify.model import HookPoint, Model, Prompts, encode_prompts, run
+from sae_verify.model import HookPoint, Model, Prompts, Run, encode_prompts, run
 from sae_verify.problem import Clamp
 from sae_verify.sae import SAE
 from sae_verify.sae.clamp import apply_clamp
+from sae_verify.study.store import Row
 
 ROWS = 256
 """Prompts in one forward pass."""
@@ -50,13 +52,21 @@ class Suffix:
 
 
 @dataclass(frozen=True, eq=False)
+class ProbeReadout:
+    """A linear probe of the state after the clamp, at the last position: weight . h + bias, with weight (d,)."""
+
+    weight: Array
+    bias: float
+
+
+@dataclass(frozen=True, eq=False)
 class Target:
     """A clamped model and one prompt of it, cut where a suffix goes.
 
     Attributes:
         model, sae, hook, clamp: what runs.
         before, after: token ids on both sides of the suffix.
-        readout: by token ids.
+        readout: by token ids, or a probe.
 
     """
 
@@ -66,7 +76,7 @@ class Target:
     clamp: Clamp
     before: tuple[int, ...]
     after: tuple[int, ...]
-    readout: TokenReadout
+    readout: TokenReadout | ProbeReadout
 
     def values(self, suffixes: Tensor) -> Tensor:
         """Readouts of the clamped model, (n,) float64, for suffixes (n, length) of token ids."""
@@ -75,7 +85,7 @@ class Target:
             prompts = self.prompts(some)
             with torch.no_grad():
                 result = run(self.model, prompts, self.hook, self._edit(prompts))
-            found.append(readout_values(result.logits.double(), (self.readout,) * len(some)))
+            found.append(self._read(result, prompts).double())
         return torch.cat(found)
 
     def prompts(self, suffixes: Tensor) -> Prompts:
@@ -91,8 +101,14 @@ class Target:
 
     def soft_value(self, prompts: Prompts) -> Tensor:
         """Readout of the clamped model, with gradients to whatever the embeddings come from."""
-        result = run(self.model, prompts, self.hook, self._edit(prompts))
-        return readout_values(result.logits, (self.readout,))[0]
+        return self._read(run(self.model, prompts, self.hook, self._edit(prompts)), prompts)[0]
+
+    def _read(self, result: Run, prompts: Prompts) -> Tensor:
+        """Readouts of a run, (n,)."""
+        if isinstance(self.readout, TokenReadout):
+            return readout_values(result.logits.double(), (self.readout,) * len(prompts))
+        last = result.edited[torch.arange(len(prompts)), prompts.last].double()  # (n, d)
+        return last @ torch.from_numpy(self.readout.weight) + self.readout.bias
 
 
 def cut(model: Model, text: str, closing: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -179,3 +195,25 @@ def soft_suffix(target: Target, length: int, start: Suffix, steps: int = SOFT_ST
     finally:
         handle.remove()
     return Suffix(None, length, best, int(best > 0), 1, decided=False)
+
+
+def input_rows(target: Target, longest: int, soft: int, seed: int, tau: float, common: Row) -> list[Row]:
+    """The rows of the input-only threat: every suffix up to `longest` tokens, and a soft prompt of `soft`, if any."""
+    found = hard_suffixes(target, longest, seed)
+    names = [f"suffix {one.length}" for one in found]
+    if soft and len(found) >= soft:
+        found.append(soft_suffix(target, soft, found[soft - 1]))
+        names.append(f"soft prompt {soft}")
+    return [
+        common
+        | {
+            "kind": "input",
+            "threat": name,
+            "recovered": one.value > tau,
+            "readout": one.value,
+            "recovering_tokens": one.recovering,
+            "tokens_tried": one.tried,
+            "decided": one.decided,
+        }
+        for name, one in zip(names, found, strict=True)
+    ]

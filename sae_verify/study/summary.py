@@ -33,6 +33,7 @@ def summarise(plan: Plan, found: Row, rows: Sequence[Row]) -> dict[str, Any]:
         "radii": _radii(attacks),
         "ratio_code_to_defended": _ratio(attacks, "code", "defended"),
         "ratio_code_to_preactivations": _ratio(attacks, "code", "preactivations"),
+        "layers": _layers(attacks),
         "controls": _controls(rows),
         "inputs": _inputs(rows, plan.seed),
         "replay": _replay(rows, plan.seed),
@@ -114,6 +115,35 @@ def _radii(attacks: list[Row]) -> list[Row]:
                 "median_certified_over_attacked": _median(both),
                 "certified_by": sorted({row["certified_by"] for row in rows if row.get("certified_by")}),
                 "why_not_certified": reasons,
+            }
+        )
+    return result
+
+
+def _layers(attacks: list[Row]) -> list[Row]:
+    """Several clamped layers: how well they are held, what that costs, and the radius certified at the last one."""
+    shortest = [row for row in attacks if row["budget"] == "shortest"]
+    alone = {(row["threat"], row["prompt"]): row for row in shortest if row["config"] == "base"}
+    result = []
+    several = [row for row in shortest if "last_norm" in row]
+    for (config, threat), rows in _keyed(several, "config", "threat").items():
+        found = [row for row in rows if row["recovered"]]
+        pairs = [(row, alone.get((threat, row["prompt"]), {}).get("attacked_radius")) for row in found]
+        moved = [row["last_displacement"] / row["last_norm"] for row in found]
+        proved = [row["last_certified"] / row["last_norm"] for row in rows if row["last_certified"]]
+        both = [row["last_certified"] / row["last_displacement"] for row in found if row["last_certified"]]
+        result.append(
+            {
+                "config": config,
+                "threat": threat,
+                "prompts": len(rows),
+                "recovered": len(found),
+                "largest_violation": max((row["later_violation"] for row in found), default=None),
+                "median_free_dimensions": _median([row["free_dimensions"] for row in rows]),
+                "median_over_one_layer": _median([row["attacked_radius"] / one for row, one in pairs if one]),
+                "median_last_displacement": _median(moved),
+                "median_last_certified": _median(proved),
+                "median_last_certified_over_displacement": _median(both),
             }
         )
     return result

@@ -26,7 +26,7 @@ from sae_verify.study.ladder import Exact, Found, Rung, climb, with_threat
 from sae_verify.study.metrics import preservation
 from sae_verify.study.plan import Plan
 from sae_verify.study.subjects import Setup
-from sae_verify.study.suffix import Target, cut, hard_suffixes, soft_suffix
+from sae_verify.study.suffix import Target, cut, input_rows
 
 FACTORS = (1.0, 4.0)
 """Multiples of the recovering radius at which random directions are tried."""
@@ -39,12 +39,10 @@ def climb_all(plan: Plan, problem: Problem, exact: Exact) -> dict[str, Rung]:
     settings = Pgd(steps=plan.steps, seed=plan.seed)
     needed = [held for held in ("free", "preactivations", "defended", "code") if held in plan.threats]
     if "drift" in plan.threats:
-        needed += [held for held in ("free", "defended") if held not in needed]
+        needed += [] if "defended" in needed else ["defended"]
     rungs = {held: climb(prepare(with_threat(problem, held)), plan.budgets, settings, exact) for held in needed}
     if "drift" in plan.threats:
-        rungs["drift"] = climb_drift(
-            rungs["free"].batch, rungs["defended"].batch, plan.drift, plan.budgets, settings, rungs["defended"]
-        )
+        rungs["drift"] = climb_drift(problem, plan.drift, plan.budgets, settings, rungs["defended"], exact)
     return {threat: rungs[threat] for threat in plan.threats}
 
 
@@ -85,7 +83,9 @@ def _measured(rung: Rung, place: int, found: Found) -> Row:
         "length": found.length,
         **dataclasses.asdict(moved),
         "zero_reactivation": moved.zero_reactivation,
-    }
+    } | (
+        {} if found.violation is None else {"later_violation": found.violation, "last_displacement": found.displacement}
+    )
 
 
 def study_prompt(plan: Plan, setup: Setup, item: Item, rungs: dict[str, Rung], out: Path) -> list[Row]:
@@ -102,7 +102,13 @@ def study_prompt(plan: Plan, setup: Setup, item: Item, rungs: dict[str, Rung], o
     first = next(iter(rungs.values())).batch
     certificates = {
         held: certified_radius(
-            at_radius(_against_first(problem, first), held, max(plan.budgets), f"{plan.study} {item.name} {held}"),
+            at_radius(
+                _against_first(problem, first),
+                held,
+                max(plan.budgets),
+                f"{plan.study} {item.name} {held}",
+                plan.drift if held == "drift" else None,
+            ),
             out / "certificates",
             plan.effort,
         )
@@ -127,7 +133,7 @@ def certified_threats(plan: Plan, batch: Batch) -> tuple[str, ...]:
         return plan.certify
     if batch.instances[0].blocks_after:
         return ("free",)
-    return tuple(threat for threat in plan.threats if threat != "drift")
+    return plan.threats
 
 
 def _against_first(problem: Problem, batch: Batch) -> Problem:
@@ -253,23 +259,5 @@ def _inputs(plan: Plan, setup: Setup, item: Item, first: Batch) -> list[Row]:
     subject, instance = setup.subject, first.instances[0]
     before, after = cut(subject.model, item.text, item.closing)
     target = Target(subject.model, subject.sae, subject.point, setup.clamp, before, after, instance.readout)
-    found = hard_suffixes(target, plan.suffix, plan.seed)
-    names = [f"suffix {one.length}" for one in found]
-    if plan.soft and len(found) >= plan.soft:
-        found.append(soft_suffix(target, plan.soft, found[plan.soft - 1]))
-        names.append(f"soft prompt {plan.soft}")
-    return [
-        {
-            "kind": "input",
-            "config": "base",
-            "prompt": item.name,
-            "group": item.group,
-            "threat": name,
-            "recovered": one.value > instance.tau,
-            "readout": one.value,
-            "recovering_tokens": one.recovering,
-            "tokens_tried": one.tried,
-            "decided": one.decided,
-        }
-        for name, one in zip(names, found, strict=True)
-    ]
+    common: Row = {"config": "base", "prompt": item.name, "group": item.group}
+    return input_rows(target, plan.suffix, plan.soft, plan.seed, instance.tau, common)

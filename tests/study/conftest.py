@@ -23,6 +23,7 @@ def small_plan(study, **changes) -> Plan:
     amplified = {"kind": "set", "value": 8.0} if study == "refusal" else {}
     quick = amplified | {
         "features": given.get(study),
+        "also": (),
         "limit": 2,
         "steps": 6,
         "budgets": (0.1, 0.8),

@@ -13,7 +13,7 @@ from sae_verify.geometry.instance import readout_values
 from sae_verify.model import encode_prompts, run
 from sae_verify.sae.clamp import apply_clamp
 from sae_verify.study.generation import Continuation, continuations
-from sae_verify.study.suffix import Target, cut, hard_suffixes, soft_suffix
+from sae_verify.study.suffix import ProbeReadout, Target, cut, hard_suffixes, input_rows, soft_suffix
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,31 @@ def test_a_long_suffix_stops_at_the_model_s_longest_prompt(target):
     long = dataclasses.replace(target, before=target.before * 10)
     room = target.model.max_length - len(long.before) - len(long.after)
     assert len(hard_suffixes(long, 3, seed=0)) == max(0, min(3, room))
+
+
+def test_probes_are_read_after_the_clamp_and_searched_by_the_same_suffixes(target):
+    """A probe along one direction: every one-token suffix by hand, two tokens greedily, vectors by gradient."""
+    weight, bias = np.random.default_rng(3).normal(size=target.model.d_model), -0.3
+    probed = dataclasses.replace(target, readout=ProbeReadout(weight, bias))
+    prompts = probed.prompts(torch.arange(probed.model.d_vocab)[:, None])
+    seen = []
+
+    def clamp(x):
+        seen.append(apply_clamp(target.sae, target.clamp, x, prompts.lengths))
+        return seen[-1]
+
+    with torch.no_grad():
+        run(probed.model, prompts, probed.hook, clamp)
+    scores = seen[0][:, -1].double().numpy() @ weight + bias
+    one, two = hard_suffixes(probed, 2, seed=0)
+    assert one.value == pytest.approx(scores.max(), abs=1e-4)
+    assert one.tokens == (int(scores.argmax()),)
+    assert one.decided
+    assert not two.decided
+    rows = input_rows(probed, 2, 1, 0, 0.0, {"config": "base"})
+    assert [row["threat"] for row in rows] == ["suffix 1", "suffix 2", "soft prompt 1"]
+    assert rows[2]["readout"] >= one.value - 1e-4
+    assert [row["recovered"] for row in rows] == [row["readout"] > 0 for row in rows]
 
 
 def test_a_closing_ends_the_prompt_in_tokens(indirect_object):

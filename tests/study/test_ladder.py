@@ -130,6 +130,7 @@ def test_certificates_of_weaker_threats_speak_for_stricter_ones():
     known = {"free": Radius(1.0, "free", False, ""), "code": Radius(None, "", False, "no bound")}
     assert inherited("code", known, "").value == 1.0
     assert inherited("drift", known, "").by == "free"
+    assert inherited("drift", known | {"drift": Radius(2.0, "drift", False, "")}, "").value == 2.0
     assert inherited("drift", {}, "not asked").why_not == "not asked"
     assert inherited("code", {"code": known["code"]}, "").why_not == "no bound"
     assert inherited("free", {"code": Radius(2.0, "code", False, "")}, "").value is None
@@ -148,6 +149,6 @@ def test_what_the_checker_does_not_accept_does_not_count():
 
 
 def test_plans_are_validated():
-    for bad in ({"budgets": ()}, {"budgets": (0.1, 0.1)}, {"certify": ("drift",)}, {"find": "luck"}, {"drift": 0.0}):
+    for bad in ({"budgets": ()}, {"budgets": (0.1, 0.1)}, {"certify": ("luck",)}, {"find": "luck"}, {"drift": 0.0}):
         with pytest.raises(InputError):
             small_plan("refusal", **bad)
