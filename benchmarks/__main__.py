@@ -14,6 +14,7 @@ NAMES = (
     "subspace_report",
     "verified_checker",
     "through_blocks",
+    "several_positions",
     "crown",
     "scaling",
     "sae_loading",

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sae_verify.attacks import Pgd, attack, replay
+from sae_verify.attacks import Pgd, replay
+from sae_verify.attacks.recover import recover
 from sae_verify.geometry.instance import Batch, clamp_edit, prepare, readout_values
 from sae_verify.model import run
 from sae_verify.problem import ErrorBall, Problem
@@ -103,7 +104,7 @@ def compare(problem: Problem, budget: float, rates: tuple[float, ...] = RATES) -
     exact = Exact(problem.sae)
     start = time.process_time()
     batch = prepare(asked)
-    delta = attack(batch, batch.radii * (1 - 1e-12), Pgd()).delta
+    delta = recover(batch, batch.radii * (1 - 1e-12), Pgd()).delta
     mine = time.process_time() - start
     found = confirm(batch, delta, exact)
     start = time.process_time()

@@ -154,15 +154,16 @@ def table(rows: list[Row]) -> Iterator[str]:
     for held in ("free", "code"):
         for blocks, effort in sorted({(r.blocks, r.effort) for r in rows if r.held == held}):
             some = [r for r in rows if (r.blocks, r.held, r.effort) == (blocks, held, effort)]
-            yield f"{blocks} blocks, {held}, effort {effort}: {_medians(some)}"
+            yield f"{blocks} blocks, {held}, effort {effort}: {medians(some)}"
     most = max((r.effort for r in rows), default=0)
     for low, high in itertools.pairwise(BINS):
         some = [r for r in rows if r.effort == most and low <= r.attacked < high]
         if some:
-            yield f"attacked at {low:g} to {high:g} ||h||, effort {most}: {_medians(some)}"
+            yield f"attacked at {low:g} to {high:g} ||h||, effort {most}: {medians(some)}"
 
 
-def _medians(rows: list[Row]) -> str:
+def medians(rows: list[Row]) -> str:
+    """Ratios, radii, looseness and cost of some rows, in words."""
     ratios = np.array([r.certified / r.attacked for r in rows])
     return (
         f"certified/attacked {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f}, {len(rows)} prompts),"
