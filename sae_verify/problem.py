@@ -24,7 +24,7 @@ At = Literal["x", "h", "both"]
 RelativeTo = Literal["absolute", "h", "e"]
 Positions = Literal["all", "last"] | tuple[int, ...]
 
-DEFAULT_AT: dict[str, At] = dict.fromkeys(get_args(Held), "h") | dict.fromkeys(("code", "unreachable"), "x")
+DEFAULT_AT: dict[str, At] = {held: "x" if held in ("code", "unreachable") else "h" for held in get_args(Held)}
 """Where a held set is evaluated unless the threat says otherwise: the code before the clamp (only the error term
 differs), everything else on the re-encoded defended state, as in the published attack."""
 
