@@ -21,6 +21,9 @@ FITS = 6_000_000
 NARROW = 1200
 """Entries of a model up to which a matrix of all their inner products is made."""
 
+VANISHING = 1e-150
+"""Sizes up to it are not divided by: a bound without the quotient is taken."""
+
 Grams = dict[tuple[int, int], tuple["Curve", Array]]
 
 
@@ -46,6 +49,20 @@ class Products:
     def scales(self) -> tuple[Array, Array]:
         """What the rows of the factors are divided by in `unit`: lengths, rounded up."""
         return lengths(self.left), lengths(self.right)
+
+    @property
+    def thin(self) -> bool:
+        """Whether all share one factor: over a domain, sums of them are then known by lengths alone."""
+        return len(self.right) == 1
+
+    def rows(self, gain: Array, domain: Domain) -> Array:
+        """sup |sum_j G_ij q_j(y)| of a thin curve, to rounding of sums over j, (n,)."""
+        along, shared = gain @ self.left, self.right[0]
+        if domain.box:
+            return grow(domain.rows(along) * domain.row(shared))
+        # The eigenvalues of a b^T + b a^T are a.b + |a| |b| and a.b - |a| |b|.
+        whole = lengths(along) * length(shared)
+        return grow(0.5 * whole + 0.5 * np.abs(along @ shared) + gamma(len(shared)) * whole)
 
     @property
     def scale(self) -> Array:
@@ -87,6 +104,15 @@ class Forms:
     def size(self) -> Array:
         """sup |q_j| over the unit ball, (m,)."""
         return lengths(self.forms)
+
+    @property
+    def thin(self) -> bool:
+        """Whether there is just one form."""
+        return len(self.forms) == 1
+
+    def rows(self, gain: Array, domain: Domain) -> Array:
+        """sup |G_i q(y)| of a thin curve, (n,)."""
+        return grow(np.abs(gain[:, 0]) * domain.form(self.forms[0] + self.forms[0].T))
 
     @property
     def scale(self) -> Array:
@@ -155,10 +181,66 @@ def rounding(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
     return grow(_lost(curves, order) * domain.reach**2 * parts(curves, rows))
 
 
+def split(curves: Curves) -> tuple[Curves, Curves]:
+    """The thin curves, and the others."""
+    thin = tuple((curve, gain) for curve, gain in curves if curve.thin)
+    return thin, tuple((curve, gain) for curve, gain in curves if not curve.thin)
+
+
 def row_sizes(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
     """sup |sum_j G_ij q_j(y)| over the domain, (n,), from inner products alone."""
+    everything = _gram_rows(curves, domain, rows, order)
+    thin, thick = split(curves)
+    if not thin:
+        return everything
+    apart = sum((curve.rows(gain, domain) for curve, gain in thin), np.zeros(rows))
+    apart = apart + rounding(thin, domain, rows, order)
+    return grow(np.minimum(everything, apart + _gram_rows(thick, domain, rows, order)))
+
+
+def norm_size(curves: Curves, domain: Domain, rows: int, order: int) -> float:
+    """sup ||(sum_j G_ij q_j(y))_i||_2 over the domain, from inner products alone."""
+    everything = _gram_norm(curves, domain, rows, order)
+    thin, thick = split(curves)
+    if not thin:
+        return everything
+    return float(grow(min(everything, thin_norm(thin, domain, rows, order) + _gram_norm(thick, domain, rows, order))))
+
+
+def thin_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
+    """sup ||sum G q|| of thin curves: ||L y|| |g.y| <= t ||L y||^2 / 2 + (g.y)^2 / 2 t, a form, for each t > 0.
+
+    All these forms are bounded at once, with either sign of a single one that is a form to begin with.
+    """
+    together, apart, simple, size = np.zeros((order, order)), 0.0, 0.0, 0.0
+    single: list[Array] = []
+    for curve, gain in curves:
+        if isinstance(curve, Forms):
+            single.append(length(gain) * (curve.forms[0] + curve.forms[0].T))
+            size += length(single[-1])
+            continue
+        along, shared = gain @ curve.left, curve.right[0]
+        here = domain.matrix(along), domain.row(shared)
+        simple += here[0] * here[1]
+        if not (VANISHING < here[0] < np.inf and VANISHING < here[1] < np.inf):
+            apart += here[0] * here[1]
+            continue
+        t = here[1] / here[0]
+        together += t * (along.T @ along) + np.outer(shared, shared) / t
+        size += t * length(along) ** 2 + length(shared) ** 2 / t
+    alone = [domain.form(form) for form in single]
+    simple += sum(alone)
+    if len(single) == 1:
+        joint = max(domain.form_above(together + single[0]), domain.form_above(together - single[0]))
+    else:
+        joint = domain.form_above(together) + sum(alone)
+    joint += apart + 2 * gamma(max(rows, order) + len(curves)) * size * domain.reach**2
+    return float(grow(min(grow(simple), grow(joint)) + length(rounding(curves, domain, rows, order))))
+
+
+def _gram_rows(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
     size, lost = parts(curves, rows), _lost(curves, order)
-    squares = sum(np.einsum("ij,ij->i", g, h) for g, h in _squared(curves, domain, size[:, None]))
+    squares = sum((np.einsum("ij,ij->i", g, h) for g, h in _squared(curves, domain, size[:, None])), np.zeros(rows))
     ball = size * np.sqrt(np.maximum(squares, 0.0) + lost)
     corner = sum((np.abs(c) for c in _corner(curves, domain)), np.zeros(rows))
     mixed = sum((lengths(m) for m in _mixed(curves, domain)), np.zeros(rows))
@@ -166,8 +248,9 @@ def row_sizes(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
     return grow(np.minimum(ball + corner + mixed + lost * everywhere, everywhere))
 
 
-def norm_size(curves: Curves, domain: Domain, rows: int, order: int) -> float:
-    """sup ||(sum_j G_ij q_j(y))_i||_2 over the domain, from inner products alone."""
+def _gram_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
+    if not curves:
+        return 0.0
     size, lost = length(parts(curves, rows)), _lost(curves, order)
     everywhere = domain.reach**2 * size
     if rows > NARROW:

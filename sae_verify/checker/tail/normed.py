@@ -11,6 +11,8 @@ What remains, along c and across, is a matter of |a| <= A and p <= P alone. Theo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..arithmetic import gamma
@@ -19,15 +21,46 @@ from .sizes import grow, length
 from .taylor import Taylor
 from .weights import NormWeights
 
+FAR = 0.5
+"""Remainder, in units of what is not linear in the argument, from which on it is tried to leave that out."""
+UNTRACKED = 1.0
+"""How much shorter a model must be that does not say which errors its own come from."""
+
 
 def normed(x: Taylor, norm: NormWeights) -> Taylor:
     """The model of gain * z / sqrt(|z|^2 / d + epsilon) + shift; z is x or, for a LayerNorm, x - mean(x)."""
     d = x.width
     z = x.centred() if norm.centred else x
     unit = _direction(z, norm.epsilon)
+    if unit.errors[-1][0].norm > FAR * z.rest_norm / float(np.sqrt(z.centre @ z.centre + d * norm.epsilon)):
+        for part in (replace(z, errors=(), loose=np.zeros(d)), replace(z, curves=(), errors=(), loose=np.zeros(d))):
+            unit = _shorter(unit, _apart(part, z, norm.epsilon))
     root = np.sqrt(float(d))
     factor = norm.gain.mid * root
     return unit.scaled(factor, norm.shift, grow(norm.gain.rad * root + 2.0**-51 * np.abs(factor)))
+
+
+def _shorter(one: Taylor, other: Taylor) -> Taylor:
+    """Of two models of the same vector, the one with less that is not linear."""
+    return other if other.rest_norm < UNTRACKED * one.rest_norm else one
+
+
+def _apart(part: Taylor, z: Taylor, epsilon: float) -> Taylor:
+    """The model of z / sqrt(|z|^2 + d epsilon) from that of a part of z; the rest m of z only turns it a little.
+
+    In one dimension more, |a / |a| - b / |b|| <= 2 |a - b| / (|a| + |b|). Here |a - b| <= |m|, |b| >= |a| - |m| and
+    |a| >= |c|' - |part - c|, with |c|'^2 = |c|^2 + d epsilon. Theorem: norm-remainder.
+    """
+    d = z.width
+    left_out = 0.0
+    if len(part.curves) < len(z.curves):
+        left_out += z.quadratic_norm
+    left_out = grow(left_out + z.error_norm)
+    whole = float(np.sqrt((z.centre @ z.centre + d * epsilon) * (1 - 8 * gamma(d))))
+    least = (whole - grow(part.linear_norm + part.rest_norm)) * (1 - 2.0**-40)
+    turned = 2 * left_out / (2 * least - left_out) if 2 * least > 2 * left_out else 2.0
+    turned = float(grow(min(turned, 2.0)))
+    return _direction(part, epsilon).with_source("norm", np.full(d, turned), turned)
 
 
 def _direction(z: Taylor, epsilon: float) -> Taylor:

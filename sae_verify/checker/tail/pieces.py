@@ -18,10 +18,11 @@ from itertools import pairwise
 import numpy as np
 
 from ..arithmetic import Array, U, gamma
+from .crossed import signs_free
 from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths
-from .softmax import Softmax, followed, mean, signs_free
+from .softmax import Softmax, followed, mean
 from .taylor import Taylor
 
 SLABS = 6

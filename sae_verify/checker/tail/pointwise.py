@@ -10,6 +10,7 @@ import numpy as np
 
 from ..arithmetic import TINY, Array, U
 from .activations import jet, slope, third
+from .crossed import crossing, linear, nonlinear
 from .curves import Products
 from .sizes import grow, length
 from .taylor import Pairs, Taylor, added
@@ -23,14 +24,17 @@ def activated(z: Taylor, kind: str) -> Taylor:
     bend = np.abs(s2)
     # sup |sigma(c + u) - s0 - s1 u - s2 u^2 / 2| / |u|, by the third derivative, or by the slope where that is less.
     steep = grow(np.minimum(third(kind, z.centre, reach) * reach**2 / 6, slope(kind) + np.abs(s1) + 0.5 * bend * reach))
-    box = grow(bend * rest * (z.linear + 0.5 * rest) + steep * reach)
+    third_order = grow(steep * reach)
+    box = third_order + bend * rest * (z.linear + 0.5 * rest)
     # Far out the series says nothing, but the slope does: |sigma(c + u) - s0| and the model are at most this.
     whole = grow((slope(kind) + np.abs(s1)) * reach + 0.5 * bend * z.linear**2)
-    bent = bend * rest
     near = box <= whole
-    together = z.domain.matrix(np.where(near, bent + steep, 0.0)[:, None] * z.jacobian)
-    together += length(np.where(near, 0.5 * bend * rest**2 + steep * rest, whole))
-    box = np.minimum(box, whole)
+    together = z.domain.matrix(np.where(near, steep, 0.0)[:, None] * z.jacobian)
+    together += length(np.where(near, steep * rest, whole))
+    bent = np.where(near, s2, 0.0)
+    moves, rests = linear(z.domain, z.jacobian).scaled(bent), nonlinear(z)
+    cross = crossing(kind, moves, rests, z.domain.matrix((bent * rest)[:, None] * z.jacobian))
+    square = crossing(kind, rests.scaled(0.5 * bent), rests)
     rounding = value.rad + first.rad * reach + 0.5 * second.rad * reach**2
     rounding = rounding + 8 * U * (np.abs(value.mid) + (np.abs(s1) + bend * z.parts) * z.parts) + TINY
     model = Taylor(
@@ -41,17 +45,14 @@ def activated(z: Taylor, kind: str) -> Taylor:
         _weighted(s1, z.errors),
         grow(np.abs(s1) * z.loose + rounding),
     )
-    return model.with_source(kind, box, float(grow(together)))
+    model = model.with_error(cross).with_error(square)
+    return model.with_source(kind, np.where(near, third_order, whole), float(grow(together)))
 
 
 def product(a: Taylor, b: Taylor) -> Taylor:
     """The model of a * b, entry by entry; both may share sources."""
-    ra, rb = a.rest, b.rest
-    box = grow(a.linear * rb + ra * b.linear + ra * rb)
     domain = a.domain
-    left = min(domain.matrix(rb[:, None] * a.jacobian), float(a.linear.max(initial=0.0)) * b.rest_norm)
-    right = min(domain.matrix(ra[:, None] * b.jacobian), float(b.linear.max(initial=0.0)) * a.rest_norm)
-    norm = float(grow(left + right + length(ra * rb)))
+    moves = (linear(domain, a.jacobian), nonlinear(a)), (linear(domain, b.jacobian), nonlinear(b))
     size = a.parts * b.parts
     model = Taylor(
         domain,
@@ -64,7 +65,9 @@ def product(a: Taylor, b: Taylor) -> Taylor:
         added(_weighted(b.centre, a.errors), _weighted(a.centre, b.errors)),
         grow(np.abs(a.centre) * b.loose + np.abs(b.centre) * a.loose + 16 * U * size + TINY),
     )
-    return model.with_source("gate", box, norm)
+    for one, other in ((0, 1), (1, 0), (1, 1)):
+        model = model.with_error(crossing("gate", moves[0][one], moves[1][other]))
+    return model
 
 
 def _weighted(weight: Array, pairs: Pairs) -> Pairs:

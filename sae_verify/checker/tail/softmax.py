@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arithmetic import Array, Ball, U, gamma
+from .crossed import Moves, crossed, linear, nonlinear, signs_free
 from .curves import Products
-from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths, spectral
 from .taylor import Taylor
@@ -26,8 +26,6 @@ PIECES = 24
 """Into which a score's range is cut to bound theta(c) / (c Z)."""
 MOVERS = (0, 1, 2)
 """How many of the keys that move most are treated as such; the best choice counts."""
-VANISHING = 1e-200
-"""Sizes up to it are not divided by; what they bound is added as it stands."""
 MOST_SLIP = 0.01
 """Above it nothing is said: probabilities so small that they vanish in floats."""
 
@@ -64,6 +62,11 @@ class Softmax:
         with np.errstate(divide="ignore", invalid="ignore"):
             falling = np.where(r > 0, np.minimum(r * r / 6, (0.5 * r * r - r + 1) / r), 0.0)
         return grow(np.maximum(rising, falling * (1 + 4 * self.slip)))
+
+    @cached_property
+    def moves(self) -> Moves:
+        """The linear part of the scores."""
+        return linear(self.scores.domain, self.scores.jacobian)
 
     @cached_property
     def squares(self) -> Products:
@@ -146,6 +149,8 @@ def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> 
     root = np.sqrt(p)
     scaled = weights * root
     shift = signs_free(domain, scaled, (root * rest)[:, None] * s.jacobian)
+    if s.curves or s.errors:
+        shift = min(shift, crossed(response, softmax.moves, nonlinear(s)))
     shift += _least(shares, scaled, root, 0.5 * rest * rest)
     hull = float(lengths(weights.T).max(initial=0.0))
     offset = length(response.sum(axis=1)) + gamma(len(p)) * float(shares.sum())
@@ -185,7 +190,8 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     """
     p, line, domain = softmax.pattern, softmax.scores, softmax.scores.domain
     centring, root = np.eye(len(p)) - p, np.sqrt(p)
-    rest = scores.mapped(centring).rest
+    centred = scores.mapped(centring)
+    rest = centred.rest
     slip = softmax.slip * (1 + float(rest.max(initial=0.0)))
     moving = Softmax(p, line.loosened(rest), slip)
     steep, fixed = moving.alone[1] * (1 + 8 * slip), line.loose  # |exp(x) - 1| <= steep |x| Z
@@ -197,7 +203,13 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
         size = signs_free(domain, scaled, (root * factor)[:, None] * line.jacobian)
         return size + _least(shares, scaled, root, factor * (fixed + share * rest))
 
-    cross = moved(steep * rest, 0.5)
+    # (exp(x) - 1) / Z is positive times x; it is x, and what the second order of exp and 1/Z - 1 change in it.
+    bend = np.minimum(0.5 * moving.reach * _excess2(moving.reach) + moving.partition, np.maximum(steep - 1.0, 1.0))
+    bend = grow(bend * (1 + 8 * slip) + 8 * slip)
+    lines, rests = linear(domain, line.jacobian), nonlinear(centred)
+    split = crossed(response, lines, rests) + 0.5 * crossed(response, rests, rests) + moved(bend * rest, 0.5)
+    split += _least(shares, scaled, root, rest * fixed)
+    cross = min(moved(steep * rest, 0.5), split)
     # exp(x) - 1 as it is, or as x + (exp(x) - 1 - x).
     first = domain.matrix(response @ line.jacobian) + answer + _least(shares, scaled, root, fixed)
     mean_moves = min(
@@ -205,10 +217,10 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
         first * (1 + moving.partition) + moved(0.5 * moving.reach + moving.cubic, 1.0),
         2 * float(lengths(weights.T).max(initial=0.0)),
     )
-    together = min(scores.mapped(root[:, None] * centring).rest_norm, length(root * rest))
-    rest_moves = together * (
-        domain.matrix((root * steep)[:, None] * line.jacobian) + length(root * steep * (fixed + rest))
-    )
+    alone = p[None]
+    rest_moves = crossed(alone, lines, rests) + crossed(alone, rests, rests) + float(p @ (rest * fixed))
+    rest_moves += signs_free(domain, root[None], (root * bend * rest)[:, None] * line.jacobian)
+    rest_moves += float(p @ (bend * rest * (fixed + rest)))
     # Sums that are 0 are so up to rounding.
     reach = 1 + float(moving.reach.max(initial=0.0)) + float(scores.rest.max(initial=0.0))
     off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * slip) * float(shares.sum())
@@ -232,26 +244,6 @@ def _only(index: int, count: int) -> NDArray[np.bool_]:
     mask = np.zeros(count, dtype=bool)
     mask[index] = True
     return mask
-
-
-def signs_free(domain: Domain, weights: Array, rows: Array) -> float:
-    """sup ||sum_j w_j x_j|| over |x_j| <= |rows_j . y|, w (n, P), rows (P, k).
-
-    ||W x|| <= ||W D|| ||D^-1 rows y|| for every positive diagonal D: a few are tried.
-    """
-    a, b = lengths(weights.T), domain.rows(rows)
-    apart = float(grow((a * b).sum()))
-    keep = (a > VANISHING) & (b > VANISHING)
-    if not keep.any():
-        return apart
-    left = float(grow((a * b)[~keep].sum()))
-    weights, rows, a, b = weights[:, keep], rows[keep], a[keep], b[keep]
-    best = apart
-    for power in (0.0, 0.5):
-        d = (b / a) ** power
-        product = spectral(weights * d) * domain.matrix(rows / d[:, None])
-        best = min(best, float(grow(product * (1 + 2.0**-40) + left)))
-    return best
 
 
 def _least(shares: Array, scaled: Array, root: Array, x: Array) -> float:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..arithmetic import TINY, Array, U, gamma
-from .curves import Curve, Curves, fits, form, hessians, norm_size, parts, rounding, row_sizes
+from .curves import Curve, Curves, fits, form, hessians, norm_size, parts, rounding, row_sizes, split, thin_norm
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
 
@@ -146,10 +146,25 @@ class Taylor:
         if not self.curves:
             return 0.0
         if fits(self.curves, self.width, self.order):
-            size = float(grow(self.domain.vector_form(self.hessians) + length(self.forming)))
+            size = self._unfolded
         else:
             size = norm_size(self.curves, self.domain, self.width, self.order)
         return min(size, length(self.quadratic))
+
+    @property
+    def _unfolded(self) -> float:
+        """`quadratic_norm` from the forms: all of them unfolded, or those that are not thin."""
+        lost = length(self.forming)
+        size = self.domain.vector_form(self.hessians) + lost
+        thin, thick = split(self.curves)
+        if thin:
+            apart = thin_norm(thin, self.domain, self.width, self.order)
+            if thick:
+                others = self.hessians - hessians(thin, self.width, self.order)
+                lost += length(rounding(thin, self.domain, self.width, self.order))
+                apart += self.domain.vector_form(others) + lost
+            size = min(size, apart)
+        return float(grow(size))
 
     @cached_property
     def error_norm(self) -> float:
@@ -247,7 +262,10 @@ class Taylor:
     def with_source(self, site: str, box: Array, norm: float) -> Taylor:
         """The same with a new error of its own."""
         norm = min(norm, length(box))
-        source = Source(site, np.minimum(box, norm), norm)
+        return self.with_error(Source(site, np.minimum(box, norm), norm))
+
+    def with_error(self, source: Source) -> Taylor:
+        """The same with these errors added, one an entry."""
         return replace(self, errors=(*self.errors, (source, np.eye(self.width))))
 
     def with_error_at(self, row: int, site: str, size: float) -> Taylor:

@@ -1,0 +1,138 @@
+"""Sums of products whose factors move together: ascent on them, and on one row of what gates and activations leave."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_verify.checker.arithmetic import Array
+from sae_verify.checker.tail.activations import FACTS
+from sae_verify.checker.tail.crossed import Crossed, Moves, crossed, linear, nonlinear, trilinear
+from sae_verify.checker.tail.curves import Forms, Products
+from sae_verify.checker.tail.domain import Domain
+from sae_verify.checker.tail.pointwise import activated, product
+from sae_verify.checker.tail.taylor import Source, Taylor
+
+from .enclosure import activation_of, holds, model
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # `check` silences them
+
+SEEDS = st.integers(0, 10**6)
+SCALES = st.sampled_from([1e-100, 1e-6, 1.0, 1e6, 1e60])
+
+
+def unit(x: Array) -> Array:
+    return x / max(float(np.linalg.norm(x)), 1e-300)
+
+
+def climbed(a: Array, one: Array, other: Array, rng: np.random.Generator) -> float:
+    """The trilinear form's norm by alternating maximisation from some starts: a lower bound of it."""
+    tensor = np.einsum("nj,jk,jq->nkq", a, one, other)
+    best = 0.0
+    for _ in range(8):
+        x, y = unit(rng.normal(size=one.shape[1])), unit(rng.normal(size=other.shape[1]))
+        for _ in range(30):
+            u = unit(np.einsum("nkq,k,q->n", tensor, x, y))
+            x = unit(np.einsum("nkq,n,q->k", tensor, u, y))
+            y = unit(np.einsum("nkq,n,k->q", tensor, u, x))
+        best = max(best, float(np.linalg.norm(np.einsum("nkq,k,q->n", tensor, x, y))))
+    return best
+
+
+@given(SEEDS, SCALES, st.sampled_from([1, 4]))
+def test_trilinear_forms(seed: int, scale: float, n: int) -> None:
+    """Never below what ascent finds; exact where it is one matrix; no larger than the sum of sizes."""
+    rng = np.random.default_rng(seed)
+    a, one, other = rng.normal(size=(n, 6)), scale * rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+    bound, found = trilinear(a, one, other), climbed(a, one, other, rng)
+    assert found <= bound * (1 + 1e-12)
+    sizes = np.linalg.norm(a, axis=0) * np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    assert bound <= sizes.sum() * (1 + 1e-6)
+    if n == 1:
+        assert bound <= found * 1.05  # the spectral norm's own slack
+    assert trilinear(a, 0 * one, other) < 1e-290
+
+
+def random_rest(rng: np.random.Generator, n: int, k: int, box: int, scale: float) -> Taylor:
+    """A model with every kind of curve, errors and loose ends."""
+    curves = (
+        (Products(rng.normal(size=(3, k)), rng.normal(size=(3, k))), scale * rng.normal(size=(n, 3))),
+        (Products(rng.normal(size=(2, k)), rng.normal(size=(1, k))), scale * rng.normal(size=(n, 2))),
+        (Forms(rng.normal(size=(1, k, k))), scale * rng.normal(size=(n, 1))),
+        (Forms(rng.normal(size=(2, k, k))), scale * rng.normal(size=(n, 2))),
+    )
+    source = Source("s", rng.random(3), float(rng.uniform(0.3, 1.5)))
+    errors = ((source, scale * rng.normal(size=(n, 3))),)
+    return Taylor(Domain(box), np.zeros(n), rng.normal(size=(n, k)), curves, errors, scale * 0.1 * rng.random(n))
+
+
+def sampled(z: Taylor, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A point of the domain, and a value of what is not linear there."""
+    m, k = z.domain.box, z.order
+    y = np.concatenate([rng.choice([-1.0, 1.0], m), unit(rng.normal(size=k - m))])
+    rest = z.loose * rng.choice([-1.0, 1.0], z.width)
+    for curve, gain in z.curves:
+        q = curve.forms @ y @ y if isinstance(curve, Forms) else (curve.left @ y) * (curve.right @ y)
+        rest = rest + gain @ q
+    for source, gain in z.errors:
+        e = source.box * rng.choice([-1.0, 1.0], len(source.box))
+        rest = rest + gain @ (e * min(1.0, source.norm / float(np.linalg.norm(e))))
+    return y, rest
+
+
+@given(SEEDS, st.sampled_from([0, 1, 2]), SCALES, st.sampled_from([1, 3]))
+def test_sums_of_products(seed: int, box: int, scale: float, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    z = random_rest(rng, 5, 4, box, scale)
+    a, factor = rng.normal(size=(n, 5)), rng.normal(size=5)
+    lines, rests = linear(z.domain, z.jacobian), nonlinear(z)
+    bounds = crossed(a, lines, rests), crossed(a, rests, rests), crossed(a, rests.scaled(factor), rests)
+    for _ in range(20):
+        y, r = sampled(z, rng)
+        line = z.jacobian @ y
+        for bound, values in zip(bounds, (line * r, r * r, factor * r * r), strict=True):
+            assert np.linalg.norm(a @ values) <= bound * (1 + 1e-12)
+
+
+def test_left_over_entries_on_both_sides() -> None:
+    """|u'| may exceed |u| by what is left over: (2 - 1)(2 - 1) = 1 with sizes of 1 each."""
+    part = ((np.array([[2.0]]), 1.0),)
+    moves = Moves(part, np.array([1.0]), np.array([3.0]))
+    assert crossed(np.ones((1, 1)), moves, moves) >= 9.0
+
+
+@pytest.mark.parametrize("kind", tuple(FACTS))
+@pytest.mark.parametrize("linear_size", [0.05, 0.5, 3.0])
+def test_one_row_of_activations(kind: str, linear_size: float) -> None:
+    """The sharper bound of a single row is a bound, too, of what really happens."""
+    rng = np.random.default_rng(0)
+    for box in (0, 1):
+        x = model(rng, 6, 4, box, linear=linear_size, quadratic=linear_size / 4, errors=linear_size / 3)
+        row = rng.normal(size=(1, 6))
+        holds(x, activated(x, kind).mapped(row), lambda m, z, w=row: activation_of(m, z, kind) @ m.array(w.T), rng)
+
+
+@pytest.mark.parametrize("size", [0.05, 0.5, 3.0])
+def test_one_row_of_gates(size: float) -> None:
+    rng = np.random.default_rng(1)
+    for box in (0, 1):
+        x = model(rng, 12, 4, box, linear=size, quadratic=size / 4, errors=size / 3)
+        row, top, bottom = rng.normal(size=(1, 6)), np.eye(12)[:6], np.eye(12)[6:]
+        out = product(activated(x.mapped(top), "silu"), x.mapped(bottom)).mapped(row)
+
+        def exact(m, z, w=row):
+            return (activation_of(m, z[..., :6], "silu") * z[..., 6:]) @ m.array(w.T)
+
+        holds(x, out, exact, rng)
+
+
+def test_signs_cancel_in_one_row() -> None:
+    """Neurons that move alike and are read with opposite signs: nothing is left, though each by itself is large."""
+    domain = Domain()
+    z = Taylor(domain, np.zeros(2), np.array([[1.0, 0.0], [1.0, 0.0]]), (), (), np.zeros(2))
+    z = Taylor(domain, z.centre, z.jacobian, (), ((Source("s", np.ones(1), 1.0), np.ones((2, 1))),), z.loose)
+    crossing = next(s for s, _ in product(z, z).errors if isinstance(s, Crossed))
+    assert float(crossing.rows(np.array([[1.0, -1.0]]))[0]) < 1e-12
+    assert float(crossing.rows(np.array([[1.0, 1.0]]))[0]) >= 2.0
