@@ -15,6 +15,7 @@ from ..arithmetic import TINY, Array, Ball, U, gamma
 from .context import Context
 from .curves import Forms, Products, cubic_size
 from .elementary import exp
+from .lowered import lowered
 from .normed import normed
 from .pieces import sharper
 from .pointwise import capped
@@ -41,11 +42,14 @@ class _Map:
         return z.mapped(self.weight, self.bias, self.error).loosened(self.bias_error)
 
 
-def attended(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Taylor:
-    """The model of the attention's output at `position`, from the model of its normed input y there."""
+def attended(y: Taylor, weights: AttentionWeights, context: Context, position: int, degree: int = 2) -> Taylor:
+    """The model of the attention's output at `position`, from the model of its normed input y there.
+
+    Below degree 2 scores have no quadratic part, and remainders are those of one model alone.
+    """
     moved: Taylor | None = None
     box, norm = np.zeros(len(weights.output)), 0.0
-    for head in _heads(y, weights, context, position):
+    for head in _heads(y, weights, context, position, degree):
         part, head_box, head_norm = _head(y, head)
         moved = part if moved is None else moved + part
         box, norm = box + head_box, norm + head_norm
@@ -71,9 +75,10 @@ class _Head:
     values: Ball
     value: tuple[Array, Array]
     output: Array
+    degree: int = 2
 
 
-def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int) -> Iterator[_Head]:
+def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int, degree: int) -> Iterator[_Head]:
     group = weights.n_heads // weights.n_kv_heads
     rotation = None if weights.rotary_base is None else tables(weights.rotary_base, weights.d_head, [position])
     for kv in range(weights.n_kv_heads):
@@ -87,7 +92,7 @@ def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int
             scores = _scores(query, key, keys, weights.scale)
             if weights.softcap is not None:
                 scores = capped(scores, weights.softcap)
-            yield _Head(_softmax(scores), values, value, weights.output[:, rows])
+            yield _Head(_softmax(lowered(scores, degree)), values, value, weights.output[:, rows], degree)
 
 
 def _at(ball: Ball, index: int) -> Ball:
@@ -188,11 +193,14 @@ def _head(y: Taylor, head: _Head) -> tuple[Taylor, Array, float]:
     squares = scores.domain.reach**2 * (np.abs(at.response) @ np.square(lengths(scores.jacobian)))
     moved = moved.loosened(grow(off + 4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
     # The own value moves too: p'_T (v_T - v_T at the centre).
-    change, box, norm = _own_value(y, softmax, value[0], output)
-    return moved + change, grow(at.box + box), float(grow(sharper(softmax, weights, at.norm) + norm))
+    change, box, norm = _own_value(y, softmax, value[0], output, head.degree)
+    norm += sharper(softmax, weights, at.norm) if head.degree == 2 else at.norm
+    return moved + change, grow(at.box + box), float(grow(norm))
 
 
-def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tuple[Taylor, Array, float]:
+def _own_value(
+    y: Taylor, softmax: Softmax, value: Array, output: Array, degree: int = 2
+) -> tuple[Taylor, Array, float]:
     """The model of p'_T (v_T - v_T at the centre) without its remainder, and the remainder's box and norm."""
     p = softmax.pattern
     domain = y.domain
@@ -208,7 +216,8 @@ def _own_value(y: Taylor, softmax: Softmax, value: Array, output: Array) -> tupl
     squares = domain.reach**2 * float(np.abs(share.response[0]) @ np.square(lengths(scores.jacobian)))
     hessian, off = response.hessian(0)
     bend = domain.form(hessian) + off + float(response.error[0])
-    bend += sharper(softmax, own, min(float(share.box[0]), share.norm), OWN_WORTHWHILE)
+    remainder = min(float(share.box[0]), share.norm)
+    bend += sharper(softmax, own, remainder, OWN_WORTHWHILE) if degree == 2 else remainder
     bend += 4 * gamma(len(p)) * squares
     turn = domain.row(gradient)
     # A probability moves by at most one, whatever its model says.

@@ -14,7 +14,7 @@ from .weights import BlockWeights, MlpWeights, NormWeights
 def through_block(resid: Taylor, block: BlockWeights, context: Context, position: int, degree: int = 2) -> Taylor:
     """The model of the residual stream after the block, from the one before it, at `position`."""
     y = lowered(normed(resid, block.attention_norm), degree)
-    return completed(resid, lowered(attended(y, block.attention, context, position), degree), block, degree)
+    return completed(resid, lowered(attended(y, block.attention, context, position, degree), degree), block, degree)
 
 
 def completed(resid: Taylor, change: Taylor, block: BlockWeights, degree: int = 2) -> Taylor:

@@ -23,6 +23,10 @@ VANISHING = 1e-200
 """Sizes up to it are not divided by; what they bound is added as it stands."""
 
 
+WORTHWHILE = 0.01
+"""Of the sum of all sizes: a pair of parts that makes less is not looked into."""
+
+
 @dataclass(frozen=True, eq=False)
 class Moves:
     """A vector that moves; see the module.
@@ -76,12 +80,23 @@ def crossed(a: Array, one: Moves, other: Moves) -> float:
     apart = float(weights @ (one.sizes * other.sizes))
     left = one.entries * other.sizes + (one.sizes + one.entries) * other.entries
     together = float(weights @ left)
-    for rows, size in one.parts:
-        for others, against in other.parts:
-            if not together < apart:
-                break
-            together += size * against * trilinear(a, rows, others)
+    for (i, j), pair in np.ndenumerate(sum_of_sizes(weights, one, other)):
+        if pair > WORTHWHILE * apart:
+            (rows, size), (others, against) = one.parts[i], other.parts[j]
+            pair = min(pair, size * against * trilinear(a, rows, others))
+        together += float(pair)
+        if not together < apart:
+            return float(grow(apart))
     return float(grow(min(apart, together)))
+
+
+def sum_of_sizes(weights: Array, one: Moves, other: Moves) -> Array:
+    """For each pair of parts what they make at most if no entries cancel: (parts, parts)."""
+    left, right = (
+        np.array([size * lengths(rows) for rows, size in moves.parts]).reshape(-1, len(weights))
+        for moves in (one, other)
+    )
+    return grow((left * weights) @ right.T)
 
 
 def trilinear(a: Array, rows: Array, others: Array) -> float:

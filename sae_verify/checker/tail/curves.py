@@ -227,7 +227,7 @@ def thin_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
             continue
         t = here[1] / here[0]
         together += t * (along.T @ along) + np.outer(shared, shared) / t
-        size += t * length(along) ** 2 + length(shared) ** 2 / t
+        size += t * np.square(length(along)) + np.square(length(shared)) / t
     alone = [domain.form(form) for form in single]
     simple += sum(alone)
     if len(single) == 1:

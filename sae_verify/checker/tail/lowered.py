@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..arithmetic import TINY, Array, U, gamma
+from .crossed import signs_free
 from .curves import Curve, Forms
 from .domain import Domain
 from .sizes import grow, length, spectral
-from .softmax import signs_free
 from .taylor import Taylor
 
 SLACK = 2.0**-48

@@ -70,7 +70,7 @@ def through_blocks(
     for number, (block, context) in enumerate(zip(blocks, contexts, strict=True), start=1):
         y = [lowered(normed(row, block.attention_norm), degree) for row in rows]
         needed = range(places.count if number < len(blocks) else 0) or [places.count - 1]
-        changes = [lowered(attended(y[: at + 1], block.attention, context, places), degree) for at in needed]
+        changes = [lowered(attended(y[: at + 1], block.attention, context, places, degree), degree) for at in needed]
         rows = [completed(rows[at], change, block, degree) for at, change in zip(needed, changes, strict=True)]
     return rows[-1]
 
@@ -81,14 +81,18 @@ def apart(x: Taylor, count: int) -> list[Taylor]:
     return [_rows(x, np.arange(at * width, (at + 1) * width)) for at in range(count)]
 
 
-def attended(y: Sequence[Taylor], weights: AttentionWeights, context: Context, places: Places) -> Taylor:
+def attended(
+    y: Sequence[Taylor], weights: AttentionWeights, context: Context, places: Places, degree: int = 2
+) -> Taylor:
     """The model of the attention's output at place len(y) - 1, from those of its normed input there and before."""
     moved: Taylor | None = None
     box, norm = np.zeros(len(weights.output)), 0.0
-    for head, movers in _heads(y, weights, context, places):
+    for head, movers in _heads(y, weights, context, places, degree):
         part, head_box, head_norm = contribution(y[-1], head)
         for at, model in movers:
-            change, more_box, more_norm = moved_value(model, _last(head.softmax, at), head.value[0], head.output)
+            change, more_box, more_norm = moved_value(
+                model, _last(head.softmax, at), head.value[0], head.output, degree
+            )
             part, head_box, head_norm = part + change, head_box + more_box, head_norm + more_norm
         moved = part if moved is None else moved + part
         box, norm = box + head_box, norm + head_norm
@@ -103,7 +107,7 @@ def score_rows(y: Sequence[Taylor], weights: AttentionWeights, context: Context,
 
 
 def _heads(
-    y: Sequence[Taylor], weights: AttentionWeights, context: Context, places: Places
+    y: Sequence[Taylor], weights: AttentionWeights, context: Context, places: Places, degree: int = 2
 ) -> list[tuple[Head, list[tuple[int, Taylor]]]]:
     """The heads of place len(y) - 1, and for each the keys, by index, that belong to another place, with its model.
 
@@ -131,7 +135,7 @@ def _heads(
             scores = _scores(query, keys, past, weights.scale)
             if weights.softcap is not None:
                 scores = capped(scores, weights.softcap)
-            head = Head(weights_of(scores), values, value, weights.output[:, rows])
+            head = Head(weights_of(lowered(scores, degree)), values, value, weights.output[:, rows], degree)
             result.append((head, list(enumerate(y[:-1], start=len(past.mid)))))
     return result
 

@@ -153,17 +153,17 @@ class Taylor:
 
     @property
     def _unfolded(self) -> float:
-        """`quadratic_norm` from the forms: all of them unfolded, or those that are not thin."""
+        """`quadratic_norm` where forms are made: of all of them unfolded, or of those that are not thin."""
+        thin, thick = split(self.curves)
+        apart = thin_norm(thin, self.domain, self.width, self.order) if thin else np.inf
+        if not thick:
+            return apart
         lost = length(self.forming)
         size = self.domain.vector_form(self.hessians) + lost
-        thin, thick = split(self.curves)
         if thin:
-            apart = thin_norm(thin, self.domain, self.width, self.order)
-            if thick:
-                others = self.hessians - hessians(thin, self.width, self.order)
-                lost += length(rounding(thin, self.domain, self.width, self.order))
-                apart += self.domain.vector_form(others) + lost
-            size = min(size, apart)
+            others = self.hessians - hessians(thin, self.width, self.order)
+            lost += length(rounding(thin, self.domain, self.width, self.order))
+            size = min(size, apart + self.domain.vector_form(others) + lost)
         return float(grow(size))
 
     @cached_property
