@@ -150,15 +150,14 @@ def _through_blocks(problem: Problem, weights: Weights, effort: int, seconds: fl
             setting = open_problem(problem, instance, weights)
             ceiling = shortest * (1.0 - OUTWARD)
             relaxation = confined(setting, instance, ceiling)
-            methods: tuple[Method, ...] = (
-                EveryRadius(setting, evidence, effort, ceiling),
-                Interval(relaxation, setting.functional, ceiling),
-                LinearRelaxation(relaxation, setting.functional, min(effort, LINEAR_EFFORT), ceiling),
-                ThroughBlocks(relaxation, setting.functional, effort, ceiling, seconds, tell),
-            )
+            everywhere: Method = EveryRadius(setting, evidence, effort, ceiling)
+            interval: Method = Interval(relaxation, setting.functional, ceiling)
+            linear: Method = LinearRelaxation(relaxation, setting.functional, min(effort, LINEAR_EFFORT), ceiling)
+            quadratic: Method = ThroughBlocks(relaxation, setting.functional, effort, ceiling, seconds, tell)
         except checker.Rejected:
             return ()  # the attack and the cap stand without it
-        return _bounds(instance, methods)
+        # For the largest radius the strongest first: where it finds one, a cheaper method has nothing to add.
+        return _bounds(instance, (everywhere, interval, linear, quadratic), (quadratic, linear, interval))
 
     return bounds
 
@@ -172,7 +171,7 @@ def search(
     """Bounds, attacks and replays of all prompts; nothing is written and no verdict given."""
     count = len(batch.instances)
     start = time.perf_counter()
-    cheap = [_bounds(instance, METHODS) for instance in batch.instances]
+    cheap = [_bounds(instance, METHODS, METHODS) for instance in batch.instances]
     progress("attack", 0.05)
     inward = batch.radii * (1.0 - INWARD)
     worst = attack(batch, inward, settings)
@@ -213,19 +212,19 @@ def _distinct(*witnesses: tuple[Array, Replay]) -> tuple[tuple[Array, Replay], .
     return (first,) if np.array_equal(first[0], shortest[0]) else (first, shortest)
 
 
-def _bounds(instance: Instance, methods: tuple[Method, ...]) -> tuple[Bound, ...]:
-    """All bounds that apply: at the problem's radius, and at the largest radius where the claim is met."""
+def _bounds(instance: Instance, methods: tuple[Method, ...], for_radius: tuple[Method, ...]) -> tuple[Bound, ...]:
+    """Of each method that applies a bound at the problem's radius, and the claim at a radius by the first that can."""
     radius = instance.radius * (1.0 + OUTWARD)
     found: list[Bound] = []
     for method in methods:
-        if not method.applies(instance):
-            continue
-        here = method.bound(instance, radius)
-        everywhere = here is not None and here.radius is None
-        largest = None if everywhere else method.certified(instance)
-        found += [bound for bound in (here, largest) if bound is not None]
-        if here is not None and everywhere and here.value <= instance.tau:
+        here = method.bound(instance, radius) if method.applies(instance) else None
+        found += [] if here is None else [here]
+        if here is not None and here.radius is None and here.value <= instance.tau:
             break  # proven for every radius
+    else:
+        applicable = (method for method in for_radius if method.applies(instance))
+        largest = next((bound for method in applicable if (bound := method.certified(instance)) is not None), None)
+        found += [] if largest is None else [largest]
     least = min((b.value for b in found if b.radius is None or b.radius >= radius), default=np.inf)
     # A bound that neither meets the claim nor is the best at the radius would only cost the checker time; nor is one of
     # use that another covers.
