@@ -144,7 +144,7 @@ def _through_blocks(problem: Problem, weights: Weights, effort: int, seconds: fl
     """Bounds that see what the checker will see; none where no block follows the hook."""
 
     def bounds(instance: Instance, shortest: float, tell: Callable[[float], None]) -> tuple[Bound, ...]:
-        if instance.blocks_after == 0 or instance.trivial:
+        if instance.blocks_after == 0:
             return ()
         try:
             setting = open_problem(problem, instance, weights)

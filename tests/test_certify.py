@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.tiny import tiny_model, tiny_sae
 
 import sae_verify as sv
 from sae_verify import checker
@@ -288,3 +289,20 @@ def test_radius_in_units_of_the_error_keeps_its_bound(case: str) -> None:
     threat = dataclasses.replace(problem.threat, relative_to="e", radius=1.0)
     for result in sv.certify(some(problem, 3, threat=threat), settings=QUICK):
         assert result.upper - result.lower <= 1e-4 * (result.upper - result.readout_defended)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_where_nothing_is_free_to_move_the_only_value_is_proved(family: str, tmp_path: Path) -> None:
+    """More held features than dimensions, and a block after the hook: one admissible perturbation, none."""
+    model = sv.load_model(tiny_model(tmp_path / "model", family, layers=2, seed=1))
+    sae = sv.load_sae(tiny_sae(tmp_path / "sae", "relu", m=60, bias=-0.1, seed=1))
+    threat = sv.ErrorBall(0.05, held="preactivations", at="h", features=tuple(range(40)))
+    readout = sv.LogitDifference(1, 2)
+    problem = sv.Problem(model, sae, [[3, 5, 7, 2]], sv.Clamp.set({1: 1.0, 2: 0.0}), threat, readout)
+    value = prepare(problem).instances[0].defended
+    problem = dataclasses.replace(problem, claim=sv.AtMost(value + 0.3))
+    (result,) = sv.certify(problem, out=tmp_path / "out", effort=1)
+    assert isinstance(result.verdict, Certified)
+    assert value <= result.upper <= value + 1e-5
+    (broken,) = sv.certify(dataclasses.replace(problem, claim=sv.AtMost(value - 0.3)), out=tmp_path / "no", effort=1)
+    assert isinstance(broken.verdict, Refuted)

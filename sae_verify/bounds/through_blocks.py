@@ -111,8 +111,8 @@ class ThroughBlocks:
         return min(MOST_RADII, 2 + self.effort // 2)
 
     def applies(self, instance: Instance) -> bool:
-        """When there are blocks, and a direction to move in."""
-        return instance.blocks_after > 0 and self.relaxation.width > 0
+        """When there are blocks."""
+        return instance.blocks_after > 0
 
     def bound(self, instance: Instance, radius: float) -> Bound | None:
         """The least value that one pass proves, or the claim's if more passes prove that; None if nothing is proved."""
@@ -205,8 +205,13 @@ def slope_at(relaxation: Relaxation, functional: Functional, tau: float) -> tupl
 
 
 def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) -> float | None:
-    """Where the linear model breaks the claim; None when it is broken at once. A guess, not a bound."""
+    """Where the linear model breaks the claim; None when it is broken at once. A guess, not a bound.
+
+    Where nothing is free to move it breaks nowhere; then it is the length of the defended state.
+    """
     value, gradient = slope_at(relaxation, functional, tau)
+    if relaxation.width == 0:
+        return float(np.linalg.norm(relaxation.start.mid)) if value < 0 else None
     slope = float(np.linalg.norm(gradient))
     if not (value < 0 and slope > 0):
         return None

@@ -112,6 +112,8 @@ def confined(cell: Cell, weight: float, width: int) -> tuple[Array, float, float
     Raises:
         Rejected: the weight is so large that rounding would decide.
     """
+    if len(cell.points) != 1:
+        raise Rejected(f"the ellipsoid speaks of one point, and the drift is held at {sorted(cell.points)}")
     (point,) = cell.points
     chosen = np.array(cell.chosen, dtype=np.intp)
     most, now = limit(cell, point), cell.state_of(point, chosen)

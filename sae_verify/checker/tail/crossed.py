@@ -63,7 +63,8 @@ def nonlinear(z: Taylor) -> Moves:
         if curve.thin:
             entries = entries + 64 * gamma(curve.count + z.order) * (np.abs(gain) @ size)
         if isinstance(curve, Forms):
-            parts.append((gain, length(domain.forms(curve.forms + curve.forms.transpose(0, 2, 1)))))
+            forms = curve.forms + curve.forms.transpose(0, 2, 1)
+            parts.append((gain, curve.only(domain) if curve.thin else length(domain.forms(forms))))
         elif curve.thin:
             along, shared = gain @ curve.left, domain.row(curve.right[0])
             parts += [(along[:, t : t + 1], shared) for t in range(m)] + [(along[:, m:], shared)]

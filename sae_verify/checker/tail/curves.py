@@ -24,6 +24,9 @@ NARROW = 1200
 VANISHING = 1e-150
 """Sizes up to it are not divided by: a bound without the quotient is taken."""
 
+TOGETHER = 128
+"""Coordinates up to which thin curves are bounded together, by eigenvalues."""
+
 Grams = dict[tuple[int, int], tuple["Curve", Array]]
 
 
@@ -94,6 +97,7 @@ class Forms:
 
     forms: Array
     grams: Grams = field(default_factory=dict, repr=False)
+    known: dict[Domain, float] = field(default_factory=dict, repr=False)
 
     @property
     def count(self) -> int:
@@ -110,9 +114,15 @@ class Forms:
         """Whether there is just one form."""
         return len(self.forms) == 1
 
+    def only(self, domain: Domain) -> float:
+        """sup |q(y)| of a thin curve."""
+        if domain not in self.known:
+            self.known[domain] = domain.form(self.forms[0] + self.forms[0].T)
+        return self.known[domain]
+
     def rows(self, gain: Array, domain: Domain) -> Array:
         """sup |G_i q(y)| of a thin curve, (n,)."""
-        return grow(np.abs(gain[:, 0]) * domain.form(self.forms[0] + self.forms[0].T))
+        return grow(np.abs(gain[:, 0]) * self.only(domain))
 
     @property
     def scale(self) -> Array:
@@ -212,12 +222,13 @@ def thin_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
 
     All these forms are bounded at once, with either sign of a single one that is a form to begin with.
     """
-    together, apart, simple, size = np.zeros((order, order)), 0.0, 0.0, 0.0
+    together, apart, simple, size, alone = np.zeros((order, order)), 0.0, 0.0, 0.0, 0.0
     single: list[Array] = []
     for curve, gain in curves:
         if isinstance(curve, Forms):
             single.append(length(gain) * (curve.forms[0] + curve.forms[0].T))
             size += length(single[-1])
+            alone += length(gain) * curve.only(domain)
             continue
         along, shared = gain @ curve.left, curve.right[0]
         here = domain.matrix(along), domain.row(shared)
@@ -228,14 +239,16 @@ def thin_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
         t = here[1] / here[0]
         together += t * (along.T @ along) + np.outer(shared, shared) / t
         size += t * np.square(length(along)) + np.square(length(shared)) / t
-    alone = [domain.form(form) for form in single]
-    simple += sum(alone)
+    off = length(rounding(curves, domain, rows, order))
+    simple += alone
+    if order > TOGETHER:
+        return float(grow(simple + off))
     if len(single) == 1:
         joint = max(domain.form_above(together + single[0]), domain.form_above(together - single[0]))
     else:
-        joint = domain.form_above(together) + sum(alone)
+        joint = domain.form_above(together) + alone
     joint += apart + 2 * gamma(max(rows, order) + len(curves)) * size * domain.reach**2
-    return float(grow(min(grow(simple), grow(joint)) + length(rounding(curves, domain, rows, order))))
+    return float(grow(min(grow(simple), grow(joint)) + off))
 
 
 def _gram_rows(curves: Curves, domain: Domain, rows: int, order: int) -> Array:

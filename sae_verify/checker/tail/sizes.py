@@ -108,7 +108,7 @@ def spectral_each(forms: Array) -> Array:
         scales.append(scale)
         power = power / scale[:, None, None]
         power = power @ power
-    lost = gamma(order) + 4 * TINY
+    lost = 2 * gamma(order) + 4 * TINY
     size = lengths(power)
     for scale in reversed(scales):
         size = scale * np.sqrt(grow(size + lost))

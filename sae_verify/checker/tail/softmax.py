@@ -223,7 +223,7 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     rest_moves += float(p @ (bend * rest * (fixed + rest)))
     # Sums that are 0 are so up to rounding.
     reach = 1 + float(moving.reach.max(initial=0.0)) + float(scores.rest.max(initial=0.0))
-    off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * slip) * float(shares.sum())
+    off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * slip) * float(shares.sum() + lengths(weights.T).max())
     return float(grow(cross + moving.partition * answer + mean_moves * rest_moves + 8 * off * reach * reach))
 
 

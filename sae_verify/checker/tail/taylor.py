@@ -88,7 +88,8 @@ class Taylor:
         """Of the quadratic part, (n, k, k): it is y . H_i y / 2."""
         if self.origin is not None and self.origin[2] is self.curves:
             weight, before, _ = self.origin
-            return (weight @ before.hessians.reshape(before.width, -1)).reshape(-1, self.order, self.order)
+            flat = before.hessians.reshape(before.width, self.order**2)
+            return (weight @ flat).reshape(self.width, self.order, self.order)
         return hessians(self.curves, self.width, self.order)
 
     def hessian(self, row: int) -> tuple[Array, float]:
