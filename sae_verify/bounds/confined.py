@@ -24,6 +24,8 @@ LEAST = 1e-12
 FARTHEST = 100.0
 """Times the radius where the linearisation breaks the claim without any restriction: the longest that is looked at."""
 HALVINGS = 20
+GAIN = 1e-6
+"""Relative: an ellipsoid that shortens the linear worst case by less is not used; the plain ball is sound as it is."""
 
 
 def confined(setting: Setting, instance: Instance, ceiling: float) -> Relaxation:
@@ -63,6 +65,6 @@ def _reach(rows: Array, most: float, gradient: Array) -> Callable[[float], tuple
         found = minimize_scalar(worst, bounds=(np.log(LEAST * top), np.log(top)), method="bounded")
         weight = float(np.exp(found.x))
         plain = radius * float(np.linalg.norm(gradient))
-        return (worst(found.x), weight) if worst(found.x) < plain * (1 - 1e-6) else (plain, 0.0)
+        return (worst(found.x), weight) if worst(found.x) < plain * (1 - GAIN) else (plain, 0.0)
 
     return at

@@ -154,7 +154,7 @@ class _Search:
                 lambda s: t * self.at(delta + s * step)[1] - s * float(self.w @ along),  # noqa: B023 - used at once
                 bounds=(0.0, 1.0),
                 method="bounded",
-                options={"xatol": 1e-9},
+                options={"xatol": WALKED},
             )
             delta = delta + float(share.x) * step
         return delta

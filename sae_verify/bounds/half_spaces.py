@@ -28,6 +28,8 @@ GAIN = 1e-6
 """Relative to what the bound exceeds its centre by: a smaller gain is not worth its place in the evidence."""
 LEAST = 1e-9
 """Relative to the largest: smaller multipliers are dropped."""
+CLEARLY = 1e-9
+"""Relative to delta: what is broken by less is broken by rounding; leaving it out loses nothing in soundness."""
 STEPS = 200
 DESCENTS = 6
 """To a lower level that half-spaces prove, at most."""
@@ -91,7 +93,7 @@ def _broken(relaxation: Relaxation, halves: Halves, frame: Frame, box: int, grad
     t = np.concatenate([np.sign(gradient[:box]), ball / size if size > 0 else ball])
     delta = relaxation.basis @ (frame.centre + frame.columns @ t)
     over = halves.rows @ delta - halves.room
-    broken = np.flatnonzero(over > 1e-9 * np.linalg.norm(delta))
+    broken = np.flatnonzero(over > CLEARLY * np.linalg.norm(delta))
     return broken[np.argsort(-over[broken])][:ENTER]
 
 

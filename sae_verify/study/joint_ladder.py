@@ -18,7 +18,7 @@ from sae_verify.attacks.joint_attack import Wanted, attack_jointly, restore, sho
 from sae_verify.attacks.joint_replay import replay_joint
 from sae_verify.attacks.variants import replay_variants
 from sae_verify.geometry.held_cell import Array
-from sae_verify.study.ladder import INWARD, Exact, Found, Rung, against_all, shortest_of
+from sae_verify.study.ladder import INWARD, Exact, Found, Rung, against_all, shortest_of, with_shortest
 
 CUTS = (0.93, 0.8)
 """Lengths, relative to the shortest recovery, at which the ascent is tried again."""
@@ -60,14 +60,8 @@ def climb_jointly(joint: Joint, budgets: Sequence[float], settings: Pgd, exact: 
         shortest[rows] = np.where(better[:, None], delta, shortest[rows])
     reached = np.isfinite(lengths)
     confirmed = confirm_jointly(joint, np.where(reached[:, None], shortest, 0.0), exact)
-    best: dict[float, tuple[Found, ...]] = {}
-    for budget in sorted(budgets):
-        fits = reached & (lengths <= budget * norms * (1 - INWARD))
-        row = confirm_jointly(joint, found[budget].delta, exact)
-        best[budget] = tuple(
-            short if ok and short.recovers(i.tau) and not one.recovers(i.tau) else one
-            for one, short, ok, i in zip(row, confirmed, fits, joint.batch.instances, strict=True)
-        )
+    rows = {budget: confirm_jointly(joint, found[budget].delta, exact) for budget in sorted(budgets)}
+    best = with_shortest(joint.batch, rows, confirmed, np.where(reached, lengths, np.inf))
     return Rung(joint.batch, shortest_of(joint.batch, confirmed, best), best)
 
 

@@ -8,7 +8,7 @@ dtype, and that lifts the readout of the real model, clamp active, above the cla
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,15 +179,24 @@ def climb(batch: Batch, budgets: Sequence[float], settings: Pgd, exact: Exact) -
     lengths, shortest = smallest_radius(batch, settings, np.zeros(len(norms)), ended)
     reached = np.isfinite(lengths)
     confirmed = confirm(batch, np.where(reached[:, None], shortest, 0.0), exact)
+    rows = {budget: confirm(batch, found[budget].delta, exact) for budget in sorted(budgets)}
+    best = with_shortest(batch, rows, confirmed, np.where(reached, lengths, np.inf))
+    return Rung(batch, shortest_of(batch, confirmed, best), best)
+
+
+def with_shortest(
+    batch: Batch, rows: Mapping[float, Sequence[Found]], confirmed: Sequence[Found], lengths: Array
+) -> dict[float, tuple[Found, ...]]:
+    """The finds at each budget; where one does not recover and the shortest perturbation fits and does, that one."""
+    norms = np.array([instance.norm_h for instance in batch.instances])
     best: dict[float, tuple[Found, ...]] = {}
-    for budget in sorted(budgets):
-        fits = reached & (lengths <= budget * norms * (1 - INWARD))
-        row = confirm(batch, found[budget].delta, exact)
+    for budget, row in rows.items():
+        fits = lengths <= budget * norms * (1 - INWARD)
         best[budget] = tuple(
             short if ok and short.recovers(i.tau) and not one.recovers(i.tau) else one
             for one, short, ok, i in zip(row, confirmed, fits, batch.instances, strict=True)
         )
-    return Rung(batch, shortest_of(batch, confirmed, best), best)
+    return best
 
 
 def _where(rows: NDArray[np.bool_], a: Attack, b: Attack) -> Attack:

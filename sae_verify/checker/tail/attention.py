@@ -50,7 +50,7 @@ def attended(y: Taylor, weights: AttentionWeights, context: Context, position: i
     moved: Taylor | None = None
     box, norm = np.zeros(len(weights.output)), 0.0
     for head in _heads(y, weights, context, position, degree):
-        part, head_box, head_norm = _head(y, head)
+        part, head_box, head_norm = contribution(y, head)
         moved = part if moved is None else moved + part
         box, norm = box + head_box, norm + head_norm
     assert moved is not None
@@ -58,7 +58,7 @@ def attended(y: Taylor, weights: AttentionWeights, context: Context, position: i
     return out.with_source("attention", grow(box), float(grow(norm)))
 
 
-def weighted_scores(y: Taylor, head: _Head) -> Array:
+def weighted_scores(y: Taylor, head: Head) -> Array:
     """Rows (n, k) that say how much each score moves with y, weighted by what it does to the output. For searches."""
     own = head.value[0] @ y.centre + head.value[1]
     fixed = np.concatenate([head.values.mid, own[None]])
@@ -68,7 +68,7 @@ def weighted_scores(y: Taylor, head: _Head) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Head:
+class Head:
     """One query head: its moving pattern, the earlier positions' values, and the stored maps of its values."""
 
     softmax: Softmax
@@ -78,28 +78,28 @@ class _Head:
     degree: int = 2
 
 
-def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int, degree: int) -> Iterator[_Head]:
+def _heads(y: Taylor, weights: AttentionWeights, context: Context, position: int, degree: int) -> Iterator[Head]:
     group = weights.n_heads // weights.n_kv_heads
     rotation = None if weights.rotary_base is None else tables(weights.rotary_base, weights.d_head, [position])
     for kv in range(weights.n_kv_heads):
         rows = slice(kv * weights.d_head, (kv + 1) * weights.d_head)
-        key = _turned(y, weights.key[rows], weights.key_bias[rows], weights.key_norm, rotation)
+        key = turned(y, weights.key[rows], weights.key_bias[rows], weights.key_norm, rotation)
         value = (weights.value[rows], weights.value_bias[rows])
         keys, values = _at(context.keys, kv), _at(context.values, kv)
         for h in range(kv * group, (kv + 1) * group):
             rows = slice(h * weights.d_head, (h + 1) * weights.d_head)
-            query = _turned(y, weights.query[rows], weights.query_bias[rows], weights.query_norm, rotation)
+            query = turned(y, weights.query[rows], weights.query_bias[rows], weights.query_norm, rotation)
             scores = _scores(query, key, keys, weights.scale)
             if weights.softcap is not None:
                 scores = capped(scores, weights.softcap)
-            yield _Head(_softmax(lowered(scores, degree)), values, value, weights.output[:, rows], degree)
+            yield Head(weights_of(lowered(scores, degree)), values, value, weights.output[:, rows], degree)
 
 
 def _at(ball: Ball, index: int) -> Ball:
     return Ball(ball.mid[index], ball.rad[index])
 
 
-def _turned(
+def turned(
     y: Taylor, weight: Array, bias: Array, norm: NormWeights | None, rotation: tuple[Ball, Ball] | None
 ) -> Taylor:
     """The model of one head's query or key, rotated; where it has a norm, after that."""
@@ -117,13 +117,13 @@ def _rotated(weight: Array, bias: Array, rotation: tuple[Ball, Ball] | None) -> 
     cos, sin = rotation[0].mid[0], rotation[1].mid[0]
     lost = rotation[0].rad[0] + rotation[1].rad[0] + 8 * U
     half = len(weight) // 2
-    turned = np.concatenate([-weight[half:], weight[:half]])
-    turned_bias = np.concatenate([-bias[half:], bias[:half]])
+    swapped = np.concatenate([-weight[half:], weight[:half]])
+    swapped_bias = np.concatenate([-bias[half:], bias[:half]])
     return _Map(
-        cos[:, None] * weight + sin[:, None] * turned,
-        cos * bias + sin * turned_bias,
-        grow(lost * (lengths(weight) + lengths(turned))),
-        grow(lost * (np.abs(bias) + np.abs(turned_bias)) + TINY),
+        cos[:, None] * weight + sin[:, None] * swapped,
+        cos * bias + sin * swapped_bias,
+        grow(lost * (lengths(weight) + lengths(swapped))),
+        grow(lost * (np.abs(bias) + np.abs(swapped_bias)) + TINY),
     )
 
 
@@ -133,19 +133,19 @@ def _scores(query: Taylor, key: Taylor, keys: Ball, scale: Ball) -> Taylor:
     lost = 4 * gamma(n) + float(scale.rad) / abs(s) if s else 0.0
     error = abs(s) * (lengths(keys.rad) + lost * (lengths(keys.mid) + lengths(keys.rad)))
     past = query.mapped(s * keys.mid, row_error=grow(error))
-    own, remainder = _own(query, key, s, lost)
+    own, remainder = bilinear(query, key, s, lost)
     return stacked([past, own]).with_error_at(past.width, "own key", remainder)
 
 
-def _own(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float]:
+def bilinear(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float]:
     """The model of s q.k, both moving, (1,), without its remainder, and the remainder's size."""
     domain = q.domain
     # q_c . dk + k_c . dq is linear in what moves, and keeps the sources.
     linear = k.moving.mapped(s * q.centre[None]) + q.moving.mapped(s * k.centre[None])
     cross = q.jacobian.T @ k.jacobian
     # What is beyond the second order: dq.dk without J_q y . J_k y.
-    turned = (tuple((c, a.jacobian.T @ gain) for c, gain in b.curves) for a, b in ((q, k), (k, q)))
-    third = cubic_size(added(*turned), domain, q.order)
+    mixed_curves = (tuple((c, a.jacobian.T @ gain) for c, gain in b.curves) for a, b in ((q, k), (k, q)))
+    third = cubic_size(added(*mixed_curves), domain, q.order)
     third = min(third, q.linear_norm * k.quadratic_norm + k.linear_norm * q.quadratic_norm)
     errors = (tuple((e, a.jacobian.T @ gain) for e, gain in b.errors) for a, b in ((q, k), (k, q)))
     for source, mixed in added(*errors):
@@ -157,7 +157,7 @@ def _own(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float]:
     return model.loosened(np.array([abs(s) * 8 * rounding])), float(grow(abs(s) * third))
 
 
-def _softmax(scores: Taylor) -> Softmax:
+def weights_of(scores: Taylor) -> Softmax:
     """The pattern at the centre, and the scores without their mean under it."""
     count = scores.width
     raised = exp(scores.centre - scores.centre.max())
@@ -174,7 +174,7 @@ def _softmax(scores: Taylor) -> Softmax:
     return Softmax(pattern, centred, float(slip))
 
 
-def _head(y: Taylor, head: _Head) -> tuple[Taylor, Array, float]:
+def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
     """One head's contribution without its remainder, and the remainder's box and norm."""
     softmax, values, value, output = head.softmax, head.values, head.value, head.output
     own = value[0] @ y.centre + value[1]
@@ -193,12 +193,12 @@ def _head(y: Taylor, head: _Head) -> tuple[Taylor, Array, float]:
     squares = scores.domain.reach**2 * (np.abs(at.response) @ np.square(lengths(scores.jacobian)))
     moved = moved.loosened(grow(off + 4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
     # The own value moves too: p'_T (v_T - v_T at the centre).
-    change, box, norm = _own_value(y, softmax, value[0], output, head.degree)
+    change, box, norm = moved_value(y, softmax, value[0], output, head.degree)
     norm += sharper(softmax, weights, at.norm) if head.degree == 2 else at.norm
     return moved + change, grow(at.box + box), float(grow(norm))
 
 
-def _own_value(
+def moved_value(
     y: Taylor, softmax: Softmax, value: Array, output: Array, degree: int = 2
 ) -> tuple[Taylor, Array, float]:
     """The model of p'_T (v_T - v_T at the centre) without its remainder, and the remainder's box and norm."""

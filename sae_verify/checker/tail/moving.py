@@ -15,13 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arithmetic import Array, Ball, gamma
-from .attention import _Head as Head
-from .attention import _head as contribution
-from .attention import _own as bilinear
-from .attention import _own_value as moved_value
-from .attention import _softmax as weights_of
-from .attention import _turned as turned
-from .attention import weighted_scores
+from .attention import Head, bilinear, contribution, moved_value, turned, weighted_scores, weights_of
 from .block import completed
 from .context import Context
 from .lowered import lowered

@@ -23,8 +23,6 @@ from .weights import NormWeights
 
 FAR = 0.5
 """Remainder, in units of what is not linear in the argument, from which on it is tried to leave that out."""
-UNTRACKED = 1.0
-"""How much shorter a model must be that does not say which errors its own come from."""
 
 
 def normed(x: Taylor, norm: NormWeights) -> Taylor:
@@ -42,7 +40,7 @@ def normed(x: Taylor, norm: NormWeights) -> Taylor:
 
 def _shorter(one: Taylor, other: Taylor) -> Taylor:
     """Of two models of the same vector, the one with less that is not linear."""
-    return other if other.rest_norm < UNTRACKED * one.rest_norm else one
+    return other if other.rest_norm < one.rest_norm else one
 
 
 def _apart(part: Taylor, z: Taylor, epsilon: float) -> Taylor:
@@ -52,10 +50,7 @@ def _apart(part: Taylor, z: Taylor, epsilon: float) -> Taylor:
     |a| >= |c|' - |part - c|, with |c|'^2 = |c|^2 + d epsilon. Theorem: norm-remainder.
     """
     d = z.width
-    left_out = 0.0
-    if len(part.curves) < len(z.curves):
-        left_out += z.quadratic_norm
-    left_out = grow(left_out + z.error_norm)
+    left_out = grow(z.error_norm if part.curves else z.quadratic_norm + z.error_norm)
     whole = float(np.sqrt((z.centre @ z.centre + d * epsilon) * (1 - 8 * gamma(d))))
     least = (whole - grow(part.linear_norm + part.rest_norm)) * (1 - 2.0**-40)
     turned = 2 * left_out / (2 * least - left_out) if 2 * least > 2 * left_out else 2.0

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_verify.checker.tail.attention import _softmax
+from sae_verify.checker.tail.attention import weights_of
 from sae_verify.checker.tail.pieces import sharper
 from sae_verify.checker.tail.softmax import (
     Softmax,
@@ -89,7 +89,7 @@ def test_means(keys: int, linear: float, spread: float) -> None:
     rng = np.random.default_rng(keys)
     for box in (0, 1):
         x = model(rng, keys, 3, box, centre=spread, linear=linear, quadratic=linear / 5, errors=linear / 5)
-        softmax = _softmax(x)
+        softmax = weights_of(x)
         weights = rng.normal(size=(3, keys))
         weights = weights - (weights @ softmax.pattern)[:, None]
 
@@ -122,7 +122,7 @@ def test_what_is_not_linear_is_followed(keys: int, linear: float, rest: float) -
     worst = 0.0
     for box in (0, 1):
         x = model(rng, keys, 3 + box, box, centre=1.0, linear=linear, quadratic=rest, errors=rest, loose=rest / 9)
-        softmax = _softmax(x)
+        softmax = weights_of(x)
         weights = rng.normal(size=(3, keys))
         weights = weights - (weights @ softmax.pattern)[:, None]
         scores = softmax.scores
