@@ -1,6 +1,7 @@
-"""Measures process time of all four recovery studies on the bundled models, whole and small, and where it goes.
+"""Measures all four recovery studies on the bundled models: process time and where it goes, and side by side.
 
-Process time of one process with one thread. A study uses one core.
+Process time is that of one process with one thread; side by side, `sae-verify study all` has two processes. Its wall
+time is compared with the floor of two cores, half of the process time of the four.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from sae_verify.study import bundled_plan, run_study
-from sae_verify.study.plan import BUNDLED, Sweep
+from sae_verify.cli.study import SMALL as SMALL_SETTINGS
+from sae_verify.cli.study import STUDIES
+from sae_verify.study import bundled_plan, run_studies, run_study
+from sae_verify.study.plan import Sweep
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SMALL = {"limit": 1, "steps": 8, "budgets": (0.1, 0.8), "suffix": 1, "soft": 0, "sweep": Sweep(), "also": ()}
+SMALL = {**SMALL_SETTINGS, "sweep": Sweep(), "also": ()}
 """What `sae-verify study --small` changes."""
 
 
@@ -35,16 +38,27 @@ def measure(study: str, **changes: object) -> tuple[float, dict[str, float], dic
     return time.process_time() - start, dict(spent), summary
 
 
+def side_by_side() -> float:
+    """Wall time of all four in two processes, in seconds."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as out:
+        run_studies({study: bundled_plan(study, EXAMPLES) for study in STUDIES}, Path(out), jobs=2)
+    return time.monotonic() - start
+
+
 def main() -> None:
-    """Print every study's process time, whole and small, and their sums."""
+    """Print every study's process time, whole and small, their sums, and the time of all side by side."""
+    total = 0.0
     for name, changes in (("small", SMALL), ("whole", {})):
         total = 0.0
-        for study in BUNDLED:
+        for study in STUDIES:
             seconds, spent, summary = measure(study, **changes)
             total += seconds
             stages = ", ".join(f"{stage} {value:.1f}" for stage, value in spent.items())
             print(f"{name} {study}: {seconds:.1f} s ({stages}); {summary['studied']} prompts", flush=True)
         print(f"{name}, all four: {total:.1f} s of process time", flush=True)
+    wall = side_by_side()
+    print(f"two side by side: {wall:.1f} s, {wall / (total / 2):.2f} times the floor of two cores", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "rich": {"report", "cli"},
     "click": {"cli"},
     "matplotlib": {"report"},
+    "joblib": {"study"},
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,11 +47,18 @@ def main() -> None:
 @contextmanager
 def bar(title: str) -> Iterator[Any]:
     """A progress bar on stderr; yields a callback (stage, fraction)."""
+    with bars([title]) as update:
+        yield lambda stage, fraction: update(title, stage, fraction)
+
+
+@contextmanager
+def bars(titles: Sequence[str]) -> Iterator[Any]:
+    """Progress bars on stderr, one for each title; yields a callback (title, stage, fraction)."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[stage]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=1.0, stage="loading")
+        tasks = {title: progress.add_task(title, total=1.0, stage="loading") for title in titles}
 
-        def update(stage: str, fraction: float) -> None:
-            progress.update(task, completed=fraction, stage=stage)
+        def update(title: str, stage: str, fraction: float) -> None:
+            progress.update(tasks[title], completed=fraction, stage=stage)
 
         yield update

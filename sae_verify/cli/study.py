@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from sae_verify.cli.group import bar, main
+from sae_verify.cli.group import bar, bars, main
 
-STUDIES = ("refusal", "unlearning", "indirect-object", "probe")
+STUDIES = ("refusal", "indirect-object", "unlearning", "probe")
+"""Longest first, as they are begun side by side."""
+ALL = "all"
+OF_ONE = ("model", "sae", "also", "prompts", "hook", "clamp", "features", "count", "find", "generate", "stop")
+"""Options that speak of one study's model, and do not go with all of them."""
 KINDS = ("set", "scale", "set-if-active", "add")
 FINDS = ("promotes", "contrast", "opposes")
 SMALL = {"limit": 1, "steps": 8, "budgets": (0.1, 0.8), "suffix": 1, "soft": 0}
@@ -20,7 +25,7 @@ SMALL = {"limit": 1, "steps": 8, "budgets": (0.1, 0.8), "suffix": 1, "soft": 0}
 
 
 @main.command()
-@click.argument("study", type=click.Choice(STUDIES))
+@click.argument("study", type=click.Choice([*STUDIES, ALL]))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Directory for tables and plots.")
 @click.option("--model", help="Directory or hub id; default: the bundled one.")
 @click.option("--sae", help="Directory or hub id; default: the bundled one.")
@@ -49,10 +54,14 @@ SMALL = {"limit": 1, "steps": 8, "budgets": (0.1, 0.8), "suffix": 1, "soft": 0}
 @click.option("--small", is_flag=True, help="One prompt, two budgets, no sweep: a smoke test of less than a minute.")
 @click.option("--plots/--no-plots", default=True, show_default=True)
 @click.option("--keep-text", is_flag=True, help="Store prompts and generations in the outputs.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Of `all`: studies at a time; default: one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def study(study: str, out: Path, *, sweep: bool, small: bool, plots: bool, as_json: bool, **asked: Any) -> None:
+def study(
+    study: str, out: Path, *, sweep: bool, small: bool, plots: bool, jobs: int | None, as_json: bool, **asked: Any
+) -> None:
     """Run one of the published recovery STUDIES, and write tables and plots to -o.
 
+    `all` runs the four bundled ones side by side, each in a directory of its own in -o.
     A killed run goes on where it ended when it is started again with the same settings.
 
     \b
@@ -70,27 +79,47 @@ def study(study: str, out: Path, *, sweep: bool, small: bool, plots: bool, as_js
       closing    end of the prompt that stays last when a suffix is put in
       name       identifier in tables
     """  # noqa: D301 - click keeps the lines of a paragraph that starts with a backspace
-    from sae_verify.study import run_study
-
-    plan = _plan(study, sweep=sweep and not small, small=small, asked=asked)
-    with bar(f"study {study}") as progress:
-        summary = run_study(plan, out, progress)
-        drawn: list[Path] = []
-        if plots:
-            from sae_verify.report.study_plots import draw
-
-            progress("plots", 1.0)
-            drawn = draw(json.loads((out / "table.json").read_text(encoding="utf-8")), summary, out)
+    names = STUDIES if study == ALL else (study,)
+    if study == ALL:
+        _of_all(asked)
+    plans = {name: _plan(name, sweep=sweep and not small, small=small, asked=dict(asked)) for name in names}
+    homes = {name: out / name if study == ALL else out for name in names}
+    summaries = _run(plans, homes, jobs)
+    drawn = {name: _draw(summaries[name], homes[name]) if plots else [] for name in names}
     if as_json:
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps(summaries if study == ALL else summaries[study]))
         return
     from sae_verify.report.study import tables
 
     console = Console(width=None if sys.stdout.isatty() else 150)
-    for table in tables(summary):
-        console.print(table)
-    names = ", ".join(path.name for path in drawn)
-    click.echo(f"{out}: table.csv, table.json, summary.json{', ' + names if names else ''}")
+    for name, summary in summaries.items():
+        for table in tables(summary):
+            console.print(table)
+        files = ["table.csv", "table.json", "summary.json", *(path.name for path in drawn[name])]
+        click.echo(f"{homes[name]}: {', '.join(files)}")
+
+
+def _run(plans: dict[str, Any], homes: dict[str, Path], jobs: int | None) -> dict[str, dict[str, Any]]:
+    from sae_verify.study import run_studies, run_study
+
+    if len(plans) == 1:
+        ((name, plan),) = plans.items()
+        with bar(f"study {name}") as progress:
+            return {name: run_study(plan, homes[name], progress)}
+    with bars(list(plans)) as told:
+        return run_studies(plans, homes[next(iter(plans))].parent, jobs or len(os.sched_getaffinity(0)), told)
+
+
+def _draw(summary: dict[str, Any], home: Path) -> list[Path]:
+    from sae_verify.report.study_plots import draw
+
+    return draw(json.loads((home / "table.json").read_text(encoding="utf-8")), summary, home)
+
+
+def _of_all(asked: dict[str, Any]) -> None:
+    given = [f"--{name}" for name in OF_ONE if asked[name] not in (None, ())]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: `all` runs the bundled studies; give one study's name")
 
 
 def _plan(study: Any, *, sweep: bool, small: bool, asked: dict[str, Any]) -> Any:
