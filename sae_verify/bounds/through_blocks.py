@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -43,8 +43,13 @@ CLOSE = 0.03
 MARGIN = 1e-9
 """Relative to the value at the centre: how far below zero a region's bound must be, so that it is on other machines."""
 MOST_RADII = 6
-PROBES = 10
-HOPELESS = 1.1
+ALONE = 8
+"""Passes at most that look for the largest radius which one of them proves."""
+FASTER = 2.0
+"""Power of the radius with which what a pass loses grows, at least: it is of second order near the centre."""
+SAFELY = 0.995
+"""Of the radius at which one pass is expected to prove the claim just so: where that is tried."""
+HOPELESS = 0.85
 """Loss of a first pass, in units of the margin, from which on cuts cannot begin: with a loss of C that grows with the
 square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
 C = 0.85 is the largest such at 0.7 of it."""
@@ -86,7 +91,9 @@ def _nobody(radius: float) -> None:
 
 @dataclass(frozen=True)
 class ThroughBlocks:
-    """Sound for every tail of known operations; complete in no sense. Cost: `effort` passes through the blocks.
+    """Sound for every tail of known operations; complete in no sense. Cost: `effort` passes for each radius.
+
+    The largest radius that one pass proves is found first, in 2 to 8 passes; more effort looks beyond it.
 
     Attributes:
         relaxation: of this prompt's tail. functional: the readout, by the member of its family.
@@ -107,7 +114,7 @@ class ThroughBlocks:
 
     @property
     def radii(self) -> int:
-        """Radii that are tried at most."""
+        """Radii that are tried at most with more than one pass."""
         return min(MOST_RADII, 2 + self.effort // 2)
 
     def applies(self, instance: Instance) -> bool:
@@ -165,34 +172,99 @@ class ThroughBlocks:
         if least > 0:
             radius = min(0.5 * (low + high), LONGER * low)
         else:
-            radius = self._promising(functional, tau, FIRST * min(self.ceiling, guess))
-        for _ in range(self.radii):
+            alone = self._alone(functional, tau, guess, high, until)
+            if not alone.losses:
+                return None  # there was no time
+            if alone.proof is not None:
+                low, best = alone.low, self._bound(alone.low, tau, alone.proof, member)
+            radius = min(alone.losing(HOPELESS), FIRST * min(self.ceiling, guess))
+            if radius < low * (1 + CLOSE):
+                radius = min(0.5 * (low + high), LONGER * low)
+        for _ in range(self.radii if effort > 1 else 0):
+            if time.monotonic() > until or high < low * (1 + CLOSE):
+                break
             proof = prove(self.relaxation, functional, radius, tau, Budget(effort, until))
             if proof is None:
                 high = radius
             else:
                 low, best = radius, self._bound(radius, tau, proof, member)
                 self.tell(radius)
-            if time.monotonic() > until:
-                break
-            if low > 0 and high < low * (1 + CLOSE):
-                break
             # Upwards towards the ceiling, but not far at once; downwards by a factor until something is proved.
             radius = min(0.5 * (low + high), LONGER * low) if low > 0 else SHORTER * high
         return best
 
-    def _promising(self, functional: Functional, tau: float, radius: float) -> float:
-        """A radius up to this one at which the first pass does not lose too much for cuts to begin."""
-        for _ in range(PROBES):
+    def _alone(self, functional: Functional, tau: float, guess: float, ceiling: float, until: float) -> _Alone:
+        """The largest radius, nearly, at which one pass proves the claim: what passes lose tells where to try next."""
+        found = _Alone(guess if self.relaxation.width else np.inf, ceiling)
+        radius = FIRST * min(ceiling, found.guess)
+        for _ in range(ALONE):
+            if time.monotonic() > until or radius < found.low * (1 + CLOSE):
+                break
             region = self.relaxation.ball(radius)
             frame = region.frame()
             assert frame is not None
             bound = self.relaxation.bound(region, frame, functional, tau)
             lost = (bound.constant - bound.value) / max(abs(bound.value), NOTHING)
-            if lost < HOPELESS:
-                break
-            radius *= 0.85 if lost < 3 * HOPELESS else 0.6
-        return radius
+            upper, bound = weigh(self.relaxation, region, frame, bound) or (None, bound)
+            proof: Node | None = None
+            if bound.top <= -MARGIN * abs(bound.value):
+                proof = Done() if upper is None else Weighed(upper, Done())
+                self.tell(radius)
+            found = found.after(radius, lost, proof)
+            radius = found.next
+        return found
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What single passes found: the bracket of the radius that one of them proves, and what the last two lost.
+
+    Attributes:
+        guess: where the linear model breaks the claim. high: no proof is sought from there on. low, proof: proved.
+        losses: radius and loss in units of the margin, the latest last.
+    """
+
+    guess: float
+    high: float
+    low: float = 0.0
+    proof: Node | None = None
+    losses: tuple[tuple[float, float], ...] = ()
+
+    def after(self, radius: float, lost: float, proof: Node | None) -> _Alone:
+        """The same, knowing one pass more."""
+        losses = (*self.losses[-1:], (radius, lost))
+        if proof is None:
+            return replace(self, high=min(self.high, radius), losses=losses)
+        return replace(self, low=radius, proof=proof, losses=losses)
+
+    def losing(self, share: float) -> float:
+        """Where a pass is expected to lose this share of the margin, by a power law between what two of them lost."""
+        radius, lost = self.losses[-1]
+        if not NOTHING < lost < np.inf:
+            return 0.5 * radius if lost > 0 else self.guess
+        return radius * (share / lost) ** (1 / self._power)
+
+    @property
+    def _power(self) -> float:
+        (r, a), (s, b) = self.losses[0], self.losses[-1]
+        if r == s or not (NOTHING < a < np.inf and NOTHING < b < np.inf):
+            return FASTER
+        return max(float(np.log(a / b) / np.log(r / s)), FASTER)
+
+    @property
+    def next(self) -> float:
+        """The radius to try: where the linear model and the loss are expected to use up the margin."""
+        radius, lost = self.losses[-1]
+        if not lost < np.inf:
+            return 0.5 * radius
+
+        def used(r: float) -> float:
+            return r / self.guess + lost * (r / radius) ** self._power - 1.0
+
+        expected = self.high if used(self.high) <= 0 else cast(float, brentq(used, 0.0, self.high))
+        if expected * SAFELY < self.high:
+            return max(expected * SAFELY, 0.1 * radius)
+        return 0.5 * (self.low + self.high) if self.low > 0 else SHORTER * self.high
 
 
 def slope_at(relaxation: Relaxation, functional: Functional, tau: float) -> tuple[float, Array]:

@@ -12,6 +12,7 @@ import pytest
 
 import sae_verify as sv
 from sae_verify.bounds import ThroughBlocks, through_blocks
+from sae_verify.bounds.through_blocks import Budget, prove
 from sae_verify.certificates import locate_weights, open_problem
 from sae_verify.checker.setting import Setting
 from sae_verify.checker.tail.proof import verify
@@ -50,6 +51,26 @@ def test_radii_grow_with_time_and_each_is_proved(
     assert best.regions is not None
     readout = setting.functional(best.against)
     assert verify(setting.relaxation, readout, best.radius, instance.tau, best.regions) >= 1
+
+
+def test_one_pass_is_used_as_far_as_it_reaches(opened: tuple[Instance, Setting]) -> None:
+    """With effort 1 a pass proves the radius that is found, and none proves one that is a little larger."""
+    instance, setting = opened
+    found = ThroughBlocks(setting.relaxation, setting.functional, effort=1).certified(instance)
+    assert found is not None
+    assert found.radius is not None
+    readout = setting.functional(found.against)
+
+    def proved(radius: float) -> bool:
+        return prove(setting.relaxation, readout, radius, instance.tau, Budget(1)) is not None
+
+    assert proved(found.radius)
+    assert not proved(1.06 * found.radius)
+    near = dataclasses.replace(ThroughBlocks(setting.relaxation, setting.functional, effort=1), ceiling=found.radius)
+    again = near.certified(instance)
+    assert again is not None
+    assert again.radius is not None
+    assert 0.9 * found.radius <= again.radius < found.radius
 
 
 def test_no_time_ends_at_once_and_no_radius_reaches_the_ceiling(opened: tuple[Instance, Setting]) -> None:

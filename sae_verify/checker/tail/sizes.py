@@ -15,11 +15,15 @@ from ..arithmetic import TINY, Array, gamma
 
 GROW = 1.0 + 2.0**-28
 """Covers the relative rounding of 2^23 operations on sizes, one after the other."""
+LEAST_SQUARE, LARGEST_SQUARE = 2.0**-600, 2.0**900
+"""Sums of squares between them are as exact as floats are; others are made anew from scaled entries."""
 
 
 def grow(size: Any) -> Any:
     """Round a quantity computed from sizes up; what is no number becomes infinite."""
     raised = size * GROW + TINY
+    if type(raised) is float:
+        return raised if raised == raised else math.inf
     if isinstance(raised, np.ndarray):
         if not np.isfinite(raised).all():
             raised[np.isnan(raised)] = np.inf
@@ -29,7 +33,13 @@ def grow(size: Any) -> Any:
 
 def length(x: Array) -> float:
     """||x||_2 over all entries."""
-    return float(lengths(x.reshape(1, -1))[0]) if x.size else 0.0
+    if x.size == 0:
+        return 0.0
+    flat = x.ravel()
+    square = float(flat @ flat)
+    if LEAST_SQUARE < square < LARGEST_SQUARE:
+        return math.sqrt(square) * GROW + TINY
+    return float(lengths(flat[None])[0])
 
 
 def lengths(x: Array) -> Array:
@@ -39,8 +49,9 @@ def lengths(x: Array) -> Array:
     flat = x.reshape(len(x), -1)
     squares = np.einsum("ij,ij->i", flat, flat)
     result = np.sqrt(squares)
-    extreme = ~((squares > 2.0**-600) & (squares < 2.0**900))
-    if extreme.any():  # squares may have vanished or overflowed
+    fine = (squares > LEAST_SQUARE) & (squares < LARGEST_SQUARE)
+    if not fine.all():  # squares may have vanished or overflowed
+        extreme = ~fine
         rows = np.abs(flat[extreme])
         largest = rows.max(axis=1)
         scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
@@ -68,7 +79,7 @@ def spectral(x: Array) -> float:
     if x.shape[0] > x.shape[1]:
         x = x.T
     whole = length(x)
-    if not 0.0 < whole < np.inf:
+    if not 0.0 < whole < math.inf or len(x) == 1:
         return whole
     unit = x / whole
     gram = unit @ unit.T
@@ -84,7 +95,7 @@ def spectral(x: Array) -> float:
     size, lost = _frobenius(gram), 2 * gamma(len(gram)) + 4 * TINY
     for scale in reversed(scales):
         size = scale * math.sqrt(grow(size + lost))
-    return float(min(grow(whole * np.sqrt(grow(size + gamma(x.shape[1]) + 4 * TINY))), whole))
+    return min(grow(whole * math.sqrt(grow(size + gamma(x.shape[1]) + 4 * TINY))), whole)
 
 
 EACH_SQUARINGS = 4
