@@ -13,6 +13,7 @@ Theorem: attention-remainder.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,7 @@ from .crossed import signs_free
 from .domain import Domain
 from .elementary import exp
 from .sizes import grow, length, lengths
-from .softmax import Softmax, followed, mean
+from .softmax import Softmax, followed, followed_coarsely, mean
 from .taylor import Taylor
 
 SLABS = 6
@@ -43,17 +44,42 @@ def sharper(softmax: Softmax, weights: Array, norm: float, worthwhile: float = W
         return norm
     along = np.linalg.svd(leading, full_matrices=False)[2][0]
     along = along / np.linalg.norm(along)
-    worst = 0.0
     ends = np.linspace(-1.0, 1.0, SLABS + 1)
-    for low, high in pairwise(ends):
-        worst = max(worst, _slab(softmax, weights, along, float(low), float(high)))
+    slabs = [_slab(softmax, weights, along, float(low), float(high)) for low, high in pairwise(ends)]
+    worst = 0.0
+    for slab in sorted(slabs, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
+        if slab.linear + slab.coarsely(scores) > worst:
+            worst = max(worst, slab.linear + slab.closely(scores))
         if worst >= norm:
             return norm
-    return worst
+    return float(grow(worst))
 
 
-def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> float:
-    """The distance over the part of the ball where low <= along . y <= high."""
+@dataclass(frozen=True, eq=False)
+class _Slab:
+    """A part of the ball where low <= along . y <= high.
+
+    Attributes:
+        there: the pattern at its middle, and what is linear in the scores around it. apart: weights centred there.
+        change: R' - R. linear: the distance over the slab for the linear part of the scores.
+    """
+
+    there: Softmax
+    apart: Array
+    change: Array
+    linear: float
+
+    def closely(self, scores: Taylor) -> float:
+        """What is not linear in the scores adds to the distance."""
+        return float(grow(scores.mapped(self.change).rest_norm + followed(self.there, self.apart, scores)))
+
+    def coarsely(self, scores: Taylor) -> float:
+        """The same from sizes alone: cheap and looser."""
+        moved = float(lengths(self.change.T) @ scores.rest)
+        return float(grow(moved + followed_coarsely(self.there, self.apart, scores.rest)))
+
+
+def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> _Slab:
     scores, p = softmax.scores, softmax.pattern
     m, (count, k) = scores.domain.box, scores.jacobian.shape
     middle, half = 0.5 * (low + high), 0.5 * (high - low) * (1 + 2.0**-30)
@@ -91,7 +117,7 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     # Responses add up to 0 up to rounding.
     rounding += (length(here.sum(axis=1)) + length(response.sum(axis=1))) * (1 + drift) ** 2
     linear = float(grow(constant + first + second + remainder + slack + rounding))
-    return float(grow(linear + scores.mapped(change).rest_norm + followed(there, apart, scores)))
+    return _Slab(there, apart, change, linear)
 
 
 def _pattern(softmax: Softmax, base: Array, moved: Array, lost: Array, domain: Domain) -> Softmax:

@@ -181,6 +181,76 @@ def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> 
     return Mean(response, box, float(norm))
 
 
+@dataclass(frozen=True, eq=False)
+class _Following:
+    """What bounds of how the mean F follows r have in common; l is the softmax's own scores, r all else.
+
+    Attributes:
+        softmax: its scores may have only rounding besides their linear part.
+        weights: (n, P). rest: sup |r_j|, centred under the pattern, (P,). largest: sup |r_j| without that.
+        answer: sup ||F'(0) r||.
+    """
+
+    softmax: Softmax
+    weights: Array
+    rest: Array
+    largest: float
+    answer: float
+
+    @cached_property
+    def slip(self) -> float:
+        return self.softmax.slip * (1 + float(self.rest.max(initial=0.0)))
+
+    @cached_property
+    def moving(self) -> Softmax:
+        """The pattern with scores l + s r, s in [0, 1]."""
+        return Softmax(self.softmax.pattern, self.softmax.scores.loosened(self.rest), self.slip)
+
+    @cached_property
+    def steep(self) -> Array:
+        """sup |exp(x) - 1| / (|x| Z), (P,)."""
+        return self.moving.alone[1] * (1 + 8 * self.slip)
+
+    @cached_property
+    def root(self) -> Array:
+        return np.sqrt(self.softmax.pattern)
+
+    @cached_property
+    def scaled(self) -> Array:
+        return self.weights * self.root
+
+    @cached_property
+    def shares(self) -> Array:
+        """|p_j w_j|, (P,)."""
+        return lengths(self.weights.T) * self.softmax.pattern
+
+    def moved(self, factor: Array, share: float) -> float:
+        """sup ||sum_j p_j w_j x_j|| over |x_j| at most factor_j (|l_j| + share r_j)."""
+        line = self.softmax.scores
+        size = signs_free(line.domain, self.scaled, (self.root * factor)[:, None] * line.jacobian)
+        return size + _least(self.shares, self.scaled, self.root, factor * (line.loose + share * self.rest))
+
+    def together(self, cross: float, mean_moves: float, rest_moves: float) -> float:
+        """The bound from those of sum p phi r w, without what 1/Z - 1 adds, of sum p phi w and of sum p phi r."""
+        # Sums that are 0 are so up to rounding.
+        longest, p = lengths(self.weights.T).max(), self.softmax.pattern
+        reach = 1 + float(self.moving.reach.max(initial=0.0)) + self.largest
+        off = length((self.weights * p).sum(axis=1))
+        off += (gamma(len(p)) + 4 * self.slip) * float(self.shares.sum() + longest)
+        found = cross + self.moving.partition * self.answer + min(mean_moves, 2 * longest) * rest_moves
+        return float(grow(found + 8 * off * reach * reach))
+
+
+def followed_coarsely(softmax: Softmax, weights: Array, rest: Array) -> float:
+    """The same as `followed` from sup |r_j|, `rest` (P,), alone: a bound that is cheap and looser."""
+    p, line = softmax.pattern, softmax.scores
+    largest, rest = float(rest.max(initial=0.0)), grow(rest + float(p @ rest))
+    answer = float((lengths(weights.T) * p) @ rest)
+    at = _Following(softmax, weights, rest, largest, answer)
+    rest_moves = float(p @ (at.steep * rest * (line.reach + rest)))
+    return at.together(at.moved(at.steep * rest, 0.5), at.moved(at.steep, 1.0), rest_moves)
+
+
 def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     """sup ||F(l + r) - F(l) - F'(0) r||: how the mean F follows what is not linear in the scores.
 
@@ -189,42 +259,28 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     of sum p_j phi_j r_j w_j - (sum p_j phi_j w_j) (sum p_j phi_j r_j).
     """
     p, line, domain = softmax.pattern, softmax.scores, softmax.scores.domain
-    centring, root = np.eye(len(p)) - p, np.sqrt(p)
-    centred = scores.mapped(centring)
-    rest = centred.rest
-    slip = softmax.slip * (1 + float(rest.max(initial=0.0)))
-    moving = Softmax(p, line.loosened(rest), slip)
-    steep, fixed = moving.alone[1] * (1 + 8 * slip), line.loose  # |exp(x) - 1| <= steep |x| Z
-    scaled, shares, response = weights * root, lengths(weights.T) * p, weights * p
-    answer = scores.mapped(response).rest_norm
-
-    def moved(factor: Array, share: float) -> float:
-        """sup ||sum_j p_j w_j x_j|| over |x_j| at most factor_j (|l_j| + share r_j)."""
-        size = signs_free(domain, scaled, (root * factor)[:, None] * line.jacobian)
-        return size + _least(shares, scaled, root, factor * (fixed + share * rest))
-
+    centred = scores.mapped(np.eye(len(p)) - p)
+    response, rest, fixed = weights * p, centred.rest, line.loose
+    largest = float(scores.rest.max(initial=0.0))
+    at = _Following(softmax, weights, rest, largest, scores.mapped(response).rest_norm)
+    moving, steep, root, slip = at.moving, at.steep, at.root, at.slip
     # (exp(x) - 1) / Z is positive times x; it is x, and what the second order of exp and 1/Z - 1 change in it.
     bend = np.minimum(0.5 * moving.reach * _excess2(moving.reach) + moving.partition, np.maximum(steep - 1.0, 1.0))
     bend = grow(bend * (1 + 8 * slip) + 8 * slip)
     lines, rests = linear(domain, line.jacobian), nonlinear(centred)
-    split = crossed(response, lines, rests) + 0.5 * crossed(response, rests, rests) + moved(bend * rest, 0.5)
-    split += _least(shares, scaled, root, rest * fixed)
-    cross = min(moved(steep * rest, 0.5), split)
+    split = crossed(response, lines, rests) + 0.5 * crossed(response, rests, rests) + at.moved(bend * rest, 0.5)
+    split += _least(at.shares, at.scaled, root, rest * fixed)
+    cross = min(at.moved(steep * rest, 0.5), split)
     # exp(x) - 1 as it is, or as x + (exp(x) - 1 - x).
-    first = domain.matrix(response @ line.jacobian) + answer + _least(shares, scaled, root, fixed)
+    first = domain.matrix(response @ line.jacobian) + at.answer + _least(at.shares, at.scaled, root, fixed)
     mean_moves = min(
-        moved(steep, 1.0),
-        first * (1 + moving.partition) + moved(0.5 * moving.reach + moving.cubic, 1.0),
-        2 * float(lengths(weights.T).max(initial=0.0)),
+        at.moved(steep, 1.0), first * (1 + moving.partition) + at.moved(0.5 * moving.reach + moving.cubic, 1.0)
     )
     alone = p[None]
     rest_moves = crossed(alone, lines, rests) + crossed(alone, rests, rests) + float(p @ (rest * fixed))
     rest_moves += signs_free(domain, root[None], (root * bend * rest)[:, None] * line.jacobian)
     rest_moves += float(p @ (bend * rest * (fixed + rest)))
-    # Sums that are 0 are so up to rounding.
-    reach = 1 + float(moving.reach.max(initial=0.0)) + float(scores.rest.max(initial=0.0))
-    off = length(response.sum(axis=1)) + (gamma(len(p)) + 4 * slip) * float(shares.sum() + lengths(weights.T).max())
-    return float(grow(cross + moving.partition * answer + mean_moves * rest_moves + 8 * off * reach * reach))
+    return at.together(cross, mean_moves, rest_moves)
 
 
 def _coefficients(softmax: Softmax, chosen: NDArray[np.bool_]) -> Array:
