@@ -24,7 +24,7 @@ DPI = 120
 
 
 def draw(rows: Sequence[Row], summary: Row, out: Path) -> list[Path]:
-    """Draw what the rows allow: recovery against radius, drift against recovery, replayed parts, the trade-off.
+    """Draw what the rows allow: recovery against radius, drift against recovery, replayed parts, the trade-off, several layers.
 
     Raises:
         UnsupportedError: matplotlib is missing.
@@ -42,6 +42,7 @@ def draw(rows: Sequence[Row], summary: Row, out: Path) -> list[Path]:
         "drift": _drift,
         "replay": _replay,
         "trade_off": _trade_off,
+        "layers": _layers,
     }
     for name, plot in plots.items():
         page = figure(figsize=SIZE, dpi=DPI, layout="constrained")
@@ -165,3 +166,25 @@ def _trade_off(axes: Any, rows: Sequence[Row], summary: Row) -> bool:
     if shown:
         axes.legend(fontsize="small")
     return shown
+
+
+def _layers(axes: Any, rows: Sequence[Row], summary: Row) -> bool:
+    """What it costs an adversary that later layers are clamped, too: the same prompts, with one clamp and with all."""
+    shortest = [row for row in rows if row["kind"] == "attack" and row["budget"] == "shortest"]
+    several = [row for row in shortest if row.get("last_norm")]
+    if not several:
+        return False
+    prompts = {row["prompt"] for row in several}
+    alone = [row for row in _base(shortest) if row["prompt"] in prompts]
+    known = [row["attacked_radius"] / row["norm_h"] for row in (*several, *alone) if row.get("attacked_radius")]
+    limit = 1.2 * max(known, default=1.0)
+    for threat in dict.fromkeys(row["threat"] for row in several):
+        for group, label, dashes in ((alone, "one layer", "-"), (several, several[0]["config"], "--")):
+            some = [row for row in group if row["threat"] == threat]
+            radii = [row["attacked_radius"] / row["norm_h"] for row in some if row.get("attacked_radius")]
+            x, y = _steps(radii, len(prompts), limit)
+            axes.step(x, y, where="post", color=COLOURS[threat], linestyle=dashes, label=f"{threat}, {label}")
+    axes.set(xlabel="radius at the first layer / ‖h‖", ylabel="share of prompts recovered", ylim=(0, 1.02))
+    axes.set(xlim=(0, limit), title=f"{summary['study']}: layers clamped and held at once, {len(prompts)} prompts")
+    axes.legend(fontsize="small")
+    return True

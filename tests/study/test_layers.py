@@ -89,10 +89,11 @@ def test_a_probe_reads_one_layer():
 
 def test_the_command_names_layers_and_shows_them(tmp_path):
     last = str(EXAMPLES / "cases" / "indirect_object" / ALSO["indirect-object"][0])
-    options = "--limit 1 --budgets 0.8 --threats preactivations --certify none --suffix 0 --no-sweep --no-plots"
+    options = "--limit 1 --budgets 0.8 --threats preactivations --certify none --suffix 0 --no-sweep"
     arguments = ["study", "indirect-object", "-o", str(tmp_path), *options.split(), "--also", last]
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 0, found.output
     assert "several layers clamped and held at once" in found.output
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "table.csv").open() as file:
         assert "2 layers" in {row["config"] for row in csv.DictReader(file)}
