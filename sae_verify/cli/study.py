@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sae_verify.cli.group import bar, bars, main
 
-STUDIES = ("refusal", "indirect-object", "unlearning", "probe")
+STUDIES = ("unlearning", "indirect-object", "refusal", "probe")
 """Longest first, as they are begun side by side."""
 ALL = "all"
 OF_ONE = ("model", "sae", "also", "prompts", "hook", "clamp", "features", "count", "find", "generate", "stop")

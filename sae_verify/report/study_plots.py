@@ -24,7 +24,7 @@ DPI = 120
 
 
 def draw(rows: Sequence[Row], summary: Row, out: Path) -> list[Path]:
-    """Draw what the rows allow: recovery against radius, drift against recovery, replayed parts, the trade-off, several layers.
+    """Draw what the rows allow: recovery against radius, drift against recovery, parts, the trade-off, several layers.
 
     Raises:
         UnsupportedError: matplotlib is missing.

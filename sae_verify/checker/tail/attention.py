@@ -175,7 +175,7 @@ def weights_of(scores: Taylor) -> Softmax:
 
 
 def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
-    """One head's contribution without its remainder, and the remainder's box and norm."""
+    """One head's contribution without its remainder, and the box and norm of that and of what values may be off."""
     softmax, values, value, output = head.softmax, head.values, head.value, head.output
     own = value[0] @ y.centre + value[1]
     fixed = np.concatenate([values.mid, own[None]])  # (P, d_head)
@@ -186,16 +186,21 @@ def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
     width = fixed.shape[1]
     own_rounding = 4 * gamma(y.width) * (np.abs(value[0]) @ y.parts + np.abs(value[1]))
     spread = np.concatenate([values.rad, own_rounding[None]]) + 8 * gamma(width) * (np.abs(fixed) + np.abs(average))
-    off = (np.abs(output) @ spread.T).max(axis=1)
+    off = grow((np.abs(output) @ spread.T).max(axis=1))
+    away = min(length(off), spectral(output) * float(lengths(spread).max()))
     at = mean(softmax, weights)
     scores = softmax.scores
-    moved = replace(softmax.moved(at.response), centre=base)
+    # What scores are off by without a source is one's from here on: later maps act on its length.
+    known = replace(softmax, scores=replace(scores, loose=np.zeros(scores.width)))
+    moved = replace(known.moved(at.response), centre=base)
+    off = off + np.abs(at.response) @ scores.loose
+    away += min(float(lengths(at.response.T) @ scores.loose), spectral(at.response) * length(scores.loose))
     squares = scores.domain.reach**2 * (np.abs(at.response) @ np.square(lengths(scores.jacobian)))
-    moved = moved.loosened(grow(off + 4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
+    moved = moved.loosened(grow(4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
     # The own value moves too: p'_T (v_T - v_T at the centre).
     change, box, norm = moved_value(y, softmax, value[0], output, head.degree)
     norm += sharper(softmax, weights, at.norm) if head.degree == 2 else at.norm
-    return moved + change, grow(at.box + box), float(grow(norm))
+    return moved + change, grow(at.box + box + off), float(grow(norm + away))
 
 
 def moved_value(

@@ -2,7 +2,7 @@
 
 A perturbation of the last position does not reach the earlier ones, so their keys and values are constants: here they
 are enclosed in balls, from the residual stream before the first of the blocks. Every position is run at once, and every
-step is rounded outward.
+step is rounded outward. How far a state may be from its midpoint is followed as a length. Theorem: row-lengths.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from ..arithmetic import Ball, clip_low, sqrt, up
 from ..errors import Rejected
+from . import rows
 from .activations import value_range
 from .elementary import exp
-from .matrix import affine, matmul, row_sums
-from .rotary import rotate, tables
+from .matrix import row_sums
+from .rotary import tables
+from .rows import Rows
 from .weights import AttentionWeights, BlockWeights, MlpWeights, NormWeights
 
 
@@ -48,19 +50,20 @@ def contexts(blocks: Sequence[BlockWeights], residuals: Ball, length: int) -> tu
     if length < 1 or residuals.mid.ndim != 2 or len(residuals.mid) != length - 1:
         raise Rejected(f"residuals of shape {residuals.mid.shape} for {length - 1} earlier positions")
     result: list[Context] = []
+    stream = Rows.of(residuals)
     with np.errstate(all="ignore"):  # what is not finite is refused below
         for number, block in enumerate(blocks):
             if residuals.mid.shape[1:] != block.attention_norm.shift.shape:
                 raise Rejected(f"residuals of width {residuals.mid.shape[1]}, and the blocks have another")
-            normed = normalise(residuals, block.attention_norm)
+            normed = _normed(stream, block.attention_norm)
             everything = keys_and_values(normed, block.attention)
-            if not all(np.isfinite(part).all() for ball in everything for part in (ball.mid, ball.rad)):
+            if not all(np.isfinite(part).all() for x in everything for part in (x.ball.mid, x.ball.rad)):
                 raise Rejected(f"what the block {number} after the hook shows to the last position cannot be enclosed")
             window = block.attention.window
             seen = slice(0 if window is None else max(0, length - window), None)
-            result.append(Context(*(ball[:, seen] for ball in everything)))
+            result.append(Context(*(x.ball[:, seen] for x in everything)))
             if number + 1 < len(blocks) and length > 1:
-                residuals = _through(residuals, normed, everything, block)
+                stream = _through(stream, normed, everything, block)
     return tuple(result)
 
 
@@ -81,12 +84,12 @@ def normalise(x: Ball, norm: NormWeights) -> Ball:
     return unit * norm.gain + Ball.exact(norm.shift)
 
 
-def keys_and_values(y: Ball, weights: AttentionWeights) -> tuple[Ball, Ball]:
+def keys_and_values(y: Rows, weights: AttentionWeights) -> tuple[Rows, Rows]:
     """Rotated keys and values, (n_kv_heads, n, d_head) each, of the normed input y (n, d) at positions 0 to n - 1."""
-    keys = _heads(affine(y, weights.key, weights.key_bias), weights.n_kv_heads)
+    keys = rows.heads(y, weights.key, weights.key_bias, weights.n_kv_heads)
     if weights.key_norm is not None:
-        keys = normalise(keys, weights.key_norm)
-    return _rotated(keys, weights), _heads(affine(y, weights.value, weights.value_bias), weights.n_kv_heads)
+        keys = _normed(keys, weights.key_norm)
+    return _rotated(keys, weights), rows.heads(y, weights.value, weights.value_bias, weights.n_kv_heads)
 
 
 def softmax(scores: Ball, visible: NDArray[np.bool_]) -> Ball:
@@ -107,60 +110,56 @@ def softmax(scores: Ball, visible: NDArray[np.bool_]) -> Ball:
     return Ball(np.where(visible, result.mid, 0.0), np.where(visible, result.rad, 0.0))
 
 
-def _through(residuals: Ball, normed: Ball, everything: tuple[Ball, Ball], block: BlockWeights) -> Ball:
+def _normed(x: Rows, norm: NormWeights) -> Rows:
+    return rows.directions(x, normalise(x.exact, norm), norm.centred, norm.epsilon, norm.gain.magnitude)
+
+
+def _through(stream: Rows, normed: Rows, everything: tuple[Rows, Rows], block: BlockWeights) -> Rows:
     """The residual stream (n, d) after the block."""
     attended = _attention(normed, everything, block.attention)
     if block.attention_post_norm is not None:
-        attended = normalise(attended, block.attention_post_norm)
-    middle = residuals + attended
-    written = _mlp(normalise(residuals if block.parallel else middle, block.mlp_norm), block.mlp)
+        attended = _normed(attended, block.attention_post_norm)
+    middle = stream + attended
+    written = _mlp(_normed(stream if block.parallel else middle, block.mlp_norm), block.mlp)
     if block.mlp_post_norm is not None:
-        written = normalise(written, block.mlp_post_norm)
+        written = _normed(written, block.mlp_post_norm)
     return middle + written
 
 
-def _attention(y: Ball, everything: tuple[Ball, Ball], weights: AttentionWeights) -> Ball:
+def _attention(y: Rows, everything: tuple[Rows, Rows], weights: AttentionWeights) -> Rows:
     """Causal attention of positions 0 to n - 1 among themselves, (n, d)."""
     keys, values = everything
-    n, groups = len(y.mid), weights.n_heads // weights.n_kv_heads
-    queries = _heads(affine(y, weights.query, weights.query_bias), weights.n_heads)
+    n, groups = len(y.far), weights.n_heads // weights.n_kv_heads
+    queries = rows.heads(y, weights.query, weights.query_bias, weights.n_heads)
     if weights.query_norm is not None:
-        queries = normalise(queries, weights.query_norm)
-    grouped = _reshaped(_rotated(queries, weights), (weights.n_kv_heads, groups, n, weights.d_head))
-    turned = Ball(keys.mid.swapaxes(-1, -2), keys.rad.swapaxes(-1, -2))
-    scores = matmul(grouped, turned[:, None]) * weights.scale  # (n_kv_heads, groups, n, n)
-    if weights.softcap is not None:
-        cap = Ball.exact(weights.softcap)
-        scores = value_range("tanh", scores / cap) * cap
+        queries = _normed(queries, weights.query_norm)
+    queries = _rotated(queries, weights)
     back = np.arange(n)[:, None] - np.arange(n)
-    pattern = softmax(scores, (back >= 0) & (back < (n if weights.window is None else weights.window)))
-    mixed = _reshaped(matmul(pattern, values[:, None]), (weights.n_heads, n, weights.d_head))
-    merged = Ball(mixed.mid.swapaxes(0, 1), mixed.rad.swapaxes(0, 1))  # (n, n_heads, d_head)
-    return affine(_reshaped(merged, (n, -1)), weights.output, weights.output_bias)
+    visible = (back >= 0) & (back < (n if weights.window is None else weights.window))
+    mixed = []
+    for head in range(weights.n_heads):
+        scores = rows.products(queries[head], keys[head // groups], weights.scale)  # (n, n)
+        if weights.softcap is not None:
+            cap = Ball.exact(weights.softcap)
+            scores = value_range("tanh", scores / cap) * cap
+        pattern = softmax(Ball.exact(scores.mid), visible)
+        mixed.append(rows.averaged(pattern, scores.rad, visible, values[head // groups]))
+    return rows.projected(rows.merged(rows.stacked(mixed)), weights.output, weights.output_bias)
 
 
-def _mlp(y: Ball, weights: MlpWeights) -> Ball:
+def _mlp(y: Rows, weights: MlpWeights) -> Rows:
     """The feed-forward network on y (n, d)."""
-    inner = affine(y, weights.up, weights.up_bias)
+    inner = rows.projected(y, weights.up, weights.up_bias)
     if weights.gate is None or weights.gate_bias is None:
-        inner = value_range(weights.kind, inner)
+        inner = rows.activated(weights.kind, inner)
     else:
-        inner = value_range(weights.kind, affine(y, weights.gate, weights.gate_bias)) * inner
-    return affine(inner, weights.down, weights.down_bias)
+        gate = rows.activated(weights.kind, rows.projected(y, weights.gate, weights.gate_bias))
+        inner = rows.multiplied(gate, inner)
+    return rows.projected(inner, weights.down, weights.down_bias)
 
 
-def _heads(x: Ball, heads: int) -> Ball:
-    """(n, heads * d_head) as (heads, n, d_head)."""
-    split = _reshaped(x, (len(x.mid), heads, x.mid.shape[1] // heads))
-    return Ball(split.mid.swapaxes(0, 1), split.rad.swapaxes(0, 1))
-
-
-def _rotated(x: Ball, weights: AttentionWeights) -> Ball:
+def _rotated(x: Rows, weights: AttentionWeights) -> Rows:
     """X (heads, n, d_head), turned according to the position where the model has rotary positions."""
     if weights.rotary_base is None:
         return x
-    return rotate(x, *tables(weights.rotary_base, weights.d_head, range(x.mid.shape[1])))
-
-
-def _reshaped(x: Ball, shape: tuple[int, ...]) -> Ball:
-    return Ball(x.mid.reshape(shape), x.rad.reshape(shape))
+    return rows.turned(x, tables(weights.rotary_base, weights.d_head, range(x.ball.mid.shape[1])))
