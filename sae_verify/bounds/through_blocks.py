@@ -12,23 +12,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from sae_verify.bounds.bound import Bound
 from sae_verify.bounds.half_spaces import least_weighed, weigh
+from sae_verify.bounds.least_level import least
+from sae_verify.bounds.single_passes import Passes
 from sae_verify.checker import Rejected
 from sae_verify.checker.multipliers import Sparse
 from sae_verify.checker.tail import moving
 from sae_verify.checker.tail.normed import normed
 from sae_verify.checker.tail.proof import MAX_NODES, Cut, Done, Node, Split, Weighed, beyond
-from sae_verify.checker.tail.readout import Affine, Functional, affine
+from sae_verify.checker.tail.readout import Affine, Functional
 from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
-from sae_verify.checker.tail.taylor import Taylor
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Instance
 
@@ -45,10 +44,6 @@ MARGIN = 1e-9
 MOST_RADII = 6
 ALONE = 8
 """Passes at most that look for the largest radius which one of them proves."""
-FASTER = 2.0
-"""Power of the radius with which what a pass loses grows, at least: it is of second order near the centre."""
-SAFELY = 0.995
-"""Of the radius at which one pass is expected to prove the claim just so: where that is tried."""
 HOPELESS = 0.85
 """Loss of a first pass, in units of the margin, from which on cuts cannot begin: with a loss of C that grows with the
 square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
@@ -60,13 +55,6 @@ SHORTER = 0.8
 """Factors to the next radius."""
 LARGEST = 4.0
 """Times the radius where the linear model breaks the claim: the largest that is tried."""
-SECANTS = 8
-"""Steps at most to the least level that is proved; a search by bisection follows where they do not end there."""
-NEAR = 1e-7
-"""Relative to the largest level: how near to the least level that is proved a search stops."""
-ROUNDING = 1e-9
-"""Relative amount by which a searched value is raised, so that its check does not fail on rounding. Upward only."""
-
 
 HARDER = 4
 """Times as many passes for each radius, from round to round, while there is time."""
@@ -193,9 +181,9 @@ class ThroughBlocks:
             radius = min(0.5 * (low + high), LONGER * low) if low > 0 else SHORTER * high
         return best
 
-    def _alone(self, functional: Functional, tau: float, guess: float, ceiling: float, until: float) -> _Alone:
+    def _alone(self, functional: Functional, tau: float, guess: float, ceiling: float, until: float) -> Passes:
         """The largest radius, nearly, at which one pass proves the claim: what passes lose tells where to try next."""
-        found = _Alone(guess if self.relaxation.width else np.inf, ceiling)
+        found = Passes(guess if self.relaxation.width else np.inf, ceiling)
         radius = FIRST * min(ceiling, found.guess)
         for _ in range(ALONE):
             if time.monotonic() > until or radius < found.low * (1 + CLOSE):
@@ -213,58 +201,6 @@ class ThroughBlocks:
             found = found.after(radius, lost, proof)
             radius = found.next
         return found
-
-
-@dataclass(frozen=True)
-class _Alone:
-    """What single passes found: the bracket of the radius that one of them proves, and what the last two lost.
-
-    Attributes:
-        guess: where the linear model breaks the claim. high: no proof is sought from there on. low, proof: proved.
-        losses: radius and loss in units of the margin, the latest last.
-    """
-
-    guess: float
-    high: float
-    low: float = 0.0
-    proof: Node | None = None
-    losses: tuple[tuple[float, float], ...] = ()
-
-    def after(self, radius: float, lost: float, proof: Node | None) -> _Alone:
-        """The same, knowing one pass more."""
-        losses = (*self.losses[-1:], (radius, lost))
-        if proof is None:
-            return replace(self, high=min(self.high, radius), losses=losses)
-        return replace(self, low=radius, proof=proof, losses=losses)
-
-    def losing(self, share: float) -> float:
-        """Where a pass is expected to lose this share of the margin, by a power law between what two of them lost."""
-        radius, lost = self.losses[-1]
-        if not NOTHING < lost < np.inf:
-            return 0.5 * radius if lost > 0 else self.guess
-        return radius * (share / lost) ** (1 / self._power)
-
-    @property
-    def _power(self) -> float:
-        (r, a), (s, b) = self.losses[0], self.losses[-1]
-        if r == s or not (NOTHING < a < np.inf and NOTHING < b < np.inf):
-            return FASTER
-        return max(float(np.log(a / b) / np.log(r / s)), FASTER)
-
-    @property
-    def next(self) -> float:
-        """The radius to try: where the linear model and the loss are expected to use up the margin."""
-        radius, lost = self.losses[-1]
-        if not lost < np.inf:
-            return 0.5 * radius
-
-        def used(r: float) -> float:
-            return r / self.guess + lost * (r / radius) ** self._power - 1.0
-
-        expected = self.high if used(self.high) <= 0 else cast(float, brentq(used, 0.0, self.high))
-        if expected * SAFELY < self.high:
-            return max(expected * SAFELY, 0.1 * radius)
-        return 0.5 * (self.low + self.high) if self.low > 0 else SHORTER * self.high
 
 
 def slope_at(relaxation: Relaxation, functional: Functional, tau: float) -> tuple[float, Array]:
@@ -289,49 +225,6 @@ def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) ->
         return None
     square = (value / slope) ** 2 - relaxation.spread**2
     return float(np.sqrt(square)) if square > 0 else None
-
-
-def least(resid: Taylor, functional: Functional) -> float:
-    """The least tau that one affine bound proves, to rounding; infinity if it is none below the cap."""
-    size = float(np.linalg.norm(functional.weight.mid)) + abs(float(functional.constant.mid))
-    low, high = -1.01 * size, 1.01 * size
-    root = _crossing(resid, functional, NEAR * size)
-    if root is None or not root < high:
-        if not affine(resid, functional, high).top <= 0:
-            return np.inf  # above the cap: there is nothing to say
-        if np.isfinite(affine(resid, functional, low).top):
-            root = cast(float, brentq(lambda tau: affine(resid, functional, tau).top, low, high, xtol=NEAR * size))
-    if root is not None:
-        for above in (2 * NEAR, 8 * NEAR):
-            if affine(resid, functional, root + above * size).top <= 0:
-                return float(root + (above + ROUNDING) * size)
-    while high - low > NEAR * size:
-        middle = 0.5 * (low + high)
-        if affine(resid, functional, middle).top <= 0:
-            high = middle
-        else:
-            low = middle
-    return float(high + ROUNDING * size)
-
-
-def _crossing(resid: Taylor, functional: Functional, near: float) -> float | None:
-    """Where the affine bound's top falls through zero, by secants: it falls nearly as a line does; or None."""
-    c = resid.centre - resid.centre.mean() if functional.centred else resid.centre
-    rho = float(np.sqrt(c @ c + functional.d_epsilon.mid))
-    if not rho > 0:
-        return None
-    tau, slope = float(functional.weight.mid @ c) / rho + float(functional.constant.mid), -rho
-    top = affine(resid, functional, tau).top
-    for _ in range(SECANTS):
-        step = -top / slope
-        if not abs(step) < np.inf:
-            return None
-        before, tau = top, tau + step
-        if abs(step) < near:
-            return tau
-        top = affine(resid, functional, tau).top
-        slope = min((top - before) / step, -NOTHING)
-    return None
 
 
 def prove(

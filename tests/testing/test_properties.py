@@ -80,6 +80,7 @@ NO_PROPERTY = {
     "drift": "attacked in tests/checker/test_drift_sets.py; threats with drift are not drawn here yet",
     "through-blocks": "about a model's tail",
     "lowered-degree": "about a model's tail",
+    "row-lengths": "about a model's earlier positions",
 }
 """Registered theorems that `falsify` does not attack, and why. Each has its own test in tests/theorems."""
 

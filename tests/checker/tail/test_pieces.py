@@ -5,6 +5,8 @@ Theorem attention-remainder (f), (g).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -99,8 +101,9 @@ def test_a_slab_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without the outer slabs the bound is too small."""
     slab = pieces._slab
 
-    def inner(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> float:
-        return slab(softmax, weights, along, low, high) if abs(low + high) < 1.0 else 0.0
+    def inner(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> pieces._Slab:
+        made = slab(softmax, weights, along, low, high)
+        return made if abs(low + high) < 1.0 else replace(made, linear=-np.inf)
 
     monkeypatch.setattr(pieces, "_slab", inner)
     softmax, weights = moving(3, 0, 4.0, 0.0)
