@@ -185,9 +185,11 @@ def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
     # How far the exact weights are from these: any mean of them is off by no more than the largest.
     width = fixed.shape[1]
     own_rounding = 4 * gamma(y.width) * (np.abs(value[0]) @ y.parts + np.abs(value[1]))
-    spread = np.concatenate([values.rad, own_rounding[None]]) + 8 * gamma(width) * (np.abs(fixed) + np.abs(average))
-    off = grow((np.abs(output) @ spread.T).max(axis=1))
-    away = min(length(off), spectral(output) * float(lengths(spread).max()))
+    apart = np.concatenate([values.rad, own_rounding[None]])
+    rounding = 8 * gamma(width) * (np.abs(fixed) + np.abs(average))
+    off = grow((np.abs(output) @ (apart + rounding).T).max(axis=1))
+    away = spectral(output) * float(lengths(apart).max()) + length(output) * float(lengths(rounding).max())
+    away = min(length(off), away)
     at = mean(softmax, weights)
     scores = softmax.scores
     # What scores are off by without a source is one's from here on: later maps act on its length.

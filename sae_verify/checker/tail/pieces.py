@@ -112,6 +112,7 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     absolute = lengths(change.T)
     remainder = mean(there, apart, movers=(0, 1)).norm
     slack = float((absolute * lost).sum() + (lengths(shift.T) * lost).sum() + (absolute * lost * reach).sum())
+    slack += drift * float(lengths(response.T) @ lost) + float(there.pattern @ lost) * domain.matrix(response @ moved)
     sizes = lengths(weights.T) * (np.abs(p) + there.pattern) * (1 + np.abs(base) + reach) ** 2
     rounding = 32 * gamma(count + k) * float(sizes.sum()) + 4 * U * length(own)
     # Responses add up to 0 up to rounding.

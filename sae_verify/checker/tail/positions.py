@@ -153,4 +153,6 @@ def _scaled(
         refuse("original_max_position_embeddings", trained, "long enough for the frequencies to be told apart")
     gain = scaling.get("attention_factor")
     gain = 0.1 * math.log(factor) + 1.0 if gain is None else positive(scaling, "attention_factor")
+    if gain != 1.0 and width < d_head:  # entries that do not turn have no gain, so scores have none of their own
+        refuse("attention_factor", gain, f"1 where only {width} of a head's {d_head} entries turn")
     return Rotary(base, width, kind, factor, float(low), float(high)), gain

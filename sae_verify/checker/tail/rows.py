@@ -18,6 +18,9 @@ from .matrix import affine, matmul
 from .rotary import rotate
 from .sizes import grow, lengths, spectral
 
+VANISHED = 2.0**-500
+"""More than the root of what squares lose that vanish below the range of floats."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -130,7 +133,7 @@ def _distances(x: Array, y: Array) -> Array:
     a, b = lengths(x), lengths(y)
     whole = np.square(a)[:, None] + np.square(b)
     squares = np.maximum(whole - 2 * (x @ y.T), 0.0) + 4 * gamma(x.shape[1] + 4) * whole
-    return grow(np.minimum(np.sqrt(squares), a[:, None] + b))
+    return grow(np.minimum(np.sqrt(squares) + VANISHED, a[:, None] + b))
 
 
 def activated(kind: str, x: Rows) -> Rows:
@@ -155,7 +158,8 @@ def directions(x: Rows, at: Ball, centred: bool, epsilon: float, gain: Array) ->
     mid, d = x.ball.mid, x.ball.mid.shape[-1]
     whole = _lengths(mid)
     z = mid - mid.mean(axis=-1, keepdims=True) if centred else mid
-    least = np.sqrt(np.square(z).sum(axis=-1)) * (1 - 2.0**-30) - 2.0**-40 * whole - x.far
+    least = np.sqrt(np.square(z).sum(axis=-1)) * (1 - 2.0**-30) - (2.0**-40 + 4 * gamma(d)) * whole - x.far
+    least = np.where(np.isfinite(least), least, 0.0)  # squares may have overflowed
     rho = np.sqrt(np.square(np.maximum(least, 0.0)) / d + epsilon) * (1 - 2.0**-30)
     far = grow(np.fmin(x.far / np.maximum(rho, TINY), 2 * np.sqrt(d)))  # what is no number is within that, too
     size = np.abs(gain)

@@ -91,7 +91,7 @@ def spectral(x: Array) -> float:
             break
         scales.append(scale)
         gram = gram * (1.0 / scale)
-        gram = gram @ gram
+        gram = gram @ gram.T  # ||A A^T|| = ||A||^2, also if rounding made A a little asymmetric
     size, lost = _frobenius(gram), 2 * gamma(len(gram)) + 4 * TINY
     for scale in reversed(scales):
         size = scale * math.sqrt(grow(size + lost))

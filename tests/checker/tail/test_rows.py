@@ -115,3 +115,17 @@ def test_what_is_no_number_stays_bounded_by_the_norm() -> None:
             found = rows.directions(x, normalise(x.exact, norm), False, norm.epsilon, norm.gain.magnitude)
         assert np.isfinite(found.far).all()
         assert (found.far <= 3 * D).all()
+
+
+def test_squares_that_overflow_or_vanish() -> None:
+    """A norm of an enormous row moves as far as it may; rows whose squares vanish are still apart."""
+    norm = NormWeights(False, Ball.exact(np.ones(2)), np.zeros(2), 1e-6)
+    x = Rows(Ball(np.array([[1e192, 0.0]]), np.array([[0.0, 1e191]])), np.array([1e191]))
+    with np.errstate(all="ignore"):
+        found = rows.directions(x, normalise(x.exact, norm), False, norm.epsilon, norm.gain.magnitude)
+    inside(found, np.array([[[np.sqrt(2) / np.hypot(1, 0.1), np.sqrt(2) * 0.1 / np.hypot(1, 0.1)]]]))
+    y = Rows.of(Ball.exact(np.array([[1e-170, 0.0], [-1e-170, 0.0]])))
+    seen = np.ones((1, 2), dtype=bool)
+    found = rows.averaged(softmax(Ball.exact(np.zeros((1, 2))), seen), np.full((1, 2), 0.3), seen, y)
+    share = 1 / (1 + np.exp(-0.6))
+    assert abs((2 * share - 1) * 1e-170 - found.ball.mid[0, 0]) <= min(found.far[0], found.ball.rad[0, 0])

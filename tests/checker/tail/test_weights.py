@@ -233,6 +233,19 @@ CONFIG_MUTANTS: list[tuple[str, dict[str, Any], str]] = [
     ("gpt_neox-serial", {"use_parallel_residual": 1}, "use_parallel_residual"),
     ("gpt_neox-serial", {"attention_bias": True}, "query_key_value.bias is missing"),
     ("gpt_neox-serial", {"rotary_pct": 0.5}, "partial_rotary_factor"),
+    (
+        "gpt_neox-serial",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.5,
+                "original_max_position_embeddings": 1024,
+            }
+        },
+        "entries turn",
+    ),
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar"),
     ("gemma2", {"query_pre_attn_scalar": 2**60 + 1}, "query_pre_attn_scalar"),
