@@ -32,7 +32,7 @@ def _print(results: list[Any], title: str, *, as_json: bool) -> None:
         console.print(report.table(title, results, wide=console.width >= 130))
 
 
-DEMO_EFFORT = 2
+DEMO_EFFORT = 1
 """Of the demo: enough to show certified radii, and few minutes in all."""
 
 
