@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 from scipy.optimize import brentq
 
+from sae_verify.bounds.single_passes import NOTHING
 from sae_verify.checker.tail.readout import Functional, affine
 from sae_verify.checker.tail.taylor import Taylor
 
@@ -16,8 +17,6 @@ NEAR = 1e-7
 """Relative to the largest level: how near to the least level that is proved a search stops."""
 ROUNDING = 1e-9
 """Relative amount by which a searched value is raised, so that its check does not fail on rounding. Upward only."""
-NOTHING = 1e-300
-"""Keeps a quotient of the search finite; nothing that is claimed depends on it."""
 
 
 def least(resid: Taylor, functional: Functional) -> float:

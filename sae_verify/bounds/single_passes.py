@@ -15,9 +15,9 @@ FASTER = 2.0
 SAFELY = 0.995
 """Of the radius at which one pass is expected to prove the claim just so: where that is tried."""
 SHORTER = 0.8
-"""Factor to the next radius where nothing else is known."""
+"""Factor to the next radius downwards where nothing else is known."""
 NOTHING = 1e-300
-"""A loss that is none."""
+"""A loss that is none; keeps quotients of the search finite. Nothing that is claimed depends on it."""
 
 
 @dataclass(frozen=True)

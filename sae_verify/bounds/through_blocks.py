@@ -19,7 +19,7 @@ import numpy as np
 from sae_verify.bounds.bound import Bound
 from sae_verify.bounds.half_spaces import least_weighed, weigh
 from sae_verify.bounds.least_level import least
-from sae_verify.bounds.single_passes import Passes
+from sae_verify.bounds.single_passes import NOTHING, SHORTER, Passes
 from sae_verify.checker import Rejected
 from sae_verify.checker.multipliers import Sparse
 from sae_verify.checker.tail import moving
@@ -48,11 +48,8 @@ HOPELESS = 0.85
 """Loss of a first pass, in units of the margin, from which on cuts cannot begin: with a loss of C that grows with the
 square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
 C = 0.85 is the largest such at 0.7 of it."""
-NOTHING = 1e-300
-"""Keeps a quotient of the search finite where a margin is zero; nothing that is claimed depends on it."""
 LONGER = 1.2
-SHORTER = 0.8
-"""Factors to the next radius."""
+"""Factor to the next radius upwards."""
 LARGEST = 4.0
 """Times the radius where the linear model breaks the claim: the largest that is tried."""
 
