@@ -192,7 +192,7 @@ def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
     away = min(length(off), away)
     at = mean(softmax, weights)
     scores = softmax.scores
-    # What scores are off by without a source is one's from here on: later maps act on its length.
+    # What scores are off by joins this head's remainder, which has a source: later maps act on its length.
     known = replace(softmax, scores=replace(scores, loose=np.zeros(scores.width)))
     moved = replace(known.moved(at.response), centre=base)
     off = off + np.abs(at.response) @ scores.loose
