@@ -25,9 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     "verdict": {"errors", "attacks", "checker"},
     "problem_file": {"errors", "problem", "sae", "model"},
     "pipeline": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},
+    "side_by_side": {"errors"},
     "study": {
         *("errors", "problem", "sae", "model", "hosts", "geometry", "attacks", "discover"),
-        *("certificates", "checker", "pipeline", "version"),
+        *("certificates", "checker", "pipeline", "side_by_side", "version"),
     },
     "report": {"errors", "verdict", "geometry"},
     "testing": {"errors", "problem", "sae", "model", "geometry", "bounds", "checker"},
@@ -42,7 +43,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "rich": {"report", "cli"},
     "click": {"cli"},
     "matplotlib": {"report"},
-    "joblib": {"study"},
+    "joblib": {"side_by_side"},
 }
 
 

@@ -18,9 +18,9 @@ from sae_verify.bounds.diagnosis import diagnose
 from sae_verify.certificates import locate_weights, open_problem
 from sae_verify.certificates.replay import replay_certificate
 from sae_verify.checker.files import digest_json
-from sae_verify.errors import InputError, SoundnessError
+from sae_verify.errors import InputError, PromptError, SoundnessError
 from sae_verify.geometry.instance import prepare
-from sae_verify.pipeline import _sandwich, search
+from sae_verify.pipeline.search import check_sandwich, search
 from sae_verify.problem import Problem
 from sae_verify.verdict import Certified, Refuted, Undecided, Unsupported
 
@@ -178,9 +178,9 @@ def test_certified_radius_is_sound_against_the_attack(last: Problem) -> None:
 def test_an_attack_above_a_bound_raises(last: Problem) -> None:
     batch = prepare(some(last, 1))
     (found,) = search(batch, QUICK)
-    _sandwich(found.instance, found.upper(found.instance.radius), found.bounds)
+    check_sandwich(found.instance, found.upper(found.instance.radius), found.bounds)
     with pytest.raises(SoundnessError, match="above the"):
-        _sandwich(found.instance, found.upper(found.instance.radius) + 1e-4, found.bounds)
+        check_sandwich(found.instance, found.upper(found.instance.radius) + 1e-4, found.bounds)
 
 
 def test_verdicts_cannot_be_forged() -> None:
@@ -240,6 +240,20 @@ def test_a_diagnosis_adds_up_and_ranks(early: Problem) -> None:
     assert True in proved
     assert False in proved
     assert diagnose(setting.relaxation, setting.functional(None), 0.1, -100.0) is None  # the claim fails at the centre
+
+
+def test_only_some_prompts(last: Problem, tmp_path: Path) -> None:
+    """What is decided of them does not depend on the others."""
+    everything = list(sv.certify(some(last, 3), settings=QUICK))
+    found = list(sv.certify(some(last, 3), settings=QUICK, only=(2, 0), out=tmp_path))
+    assert sorted(path.stem[-3:] for path in tmp_path.iterdir()) == ["000", "002"]
+    for result, same in zip(found, (everything[2], everything[0]), strict=True):
+        assert (result.prompt, result.verdict.name) == (same.prompt, same.verdict.name)
+        assert result.upper == pytest.approx(same.upper, rel=1e-6)
+        assert result.lower == pytest.approx(same.lower, rel=1e-6)
+    for bad in ((), (3,), (-1,), (0, 0), (True,), (0.5,)):
+        with pytest.raises(PromptError, match="only is"):
+            list(sv.certify(some(last, 3), only=bad))  # type: ignore[arg-type]
 
 
 def test_effort_is_at_least_one(early: Problem) -> None:

@@ -103,6 +103,30 @@ def test_attack(tmp_path: Path) -> None:
     assert all(row["held"] for row in rows)
 
 
+def test_prompts_are_shared_out_among_processes(certified: tuple[Path, list[dict], int], tmp_path: Path) -> None:
+    """As many as there are prompts, and more: the same results in the same order, with the same files."""
+    out, alone, code = certified
+    for jobs in (2, 3):
+        problem = short(tmp_path, "problem_last.toml")
+        result = call("certify", problem, "-o", tmp_path / str(jobs), "--json", "--jobs", jobs)
+        assert result.exit_code == code, result.output
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        for row, same in zip(rows, alone, strict=True):
+            assert (row["prompt"], row["verdict"]) == (same["prompt"], same["verdict"])
+            assert row["upper"] == pytest.approx(same["upper"], rel=1e-6)
+            assert row["lower"] == pytest.approx(same["lower"], rel=1e-6)
+        assert sorted(p.name for p in out.glob("*.cert")) == sorted(p.name for p in (tmp_path / str(jobs)).iterdir())
+    assert call("certify", problem, "--jobs", 0).exit_code == 2
+
+
+def test_an_error_in_another_process_is_the_same_error(tmp_path: Path) -> None:
+    problem = short(tmp_path, "problem_last.toml", **{'kind = "set"': 'kind = "rotate"'})
+    result = call("certify", problem, "--jobs", 2)
+    assert result.exit_code == 2
+    assert "clamp kind is 'rotate'" in result.stderr
+    assert "Traceback" not in result.output
+
+
 def test_table(tmp_path: Path) -> None:
     result = call("certify", short(tmp_path, "problem_last.toml"))
     assert "verdict" in result.stdout

@@ -105,10 +105,11 @@ def attack(batch: Batch, radii: Array, settings: Pgd, hint: Array | None = None)
 
     """
     batch = batch.within(radii)
-    generator = np.random.default_rng(settings.seed)
     width = batch.h.shape[1]
     starts = [first_order(batch, radii)] + ([hint] if hint is not None else [])
-    noise = generator.normal(size=(settings.restarts, len(radii), width))
+    # Of each prompt its own, whatever others are in the batch.
+    drawn = [np.random.default_rng((settings.seed, i.index)) for i in batch.instances]
+    noise = np.stack([one.normal(size=(settings.restarts, width)) for one in drawn], axis=1)
     noise *= radii[:, None] / np.linalg.norm(noise, axis=2, keepdims=True)
     start = np.stack([*starts, *noise], axis=1)  # (B, R, d)
     found = settle(batch, radii, ascend(batch, radii, start, settings.steps))

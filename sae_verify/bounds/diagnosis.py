@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from sae_verify.bounds.over_ball import over_ball
 from sae_verify.checker.tail.readout import Affine, Functional
 from sae_verify.checker.tail.relaxation import Relaxation
 
@@ -64,11 +63,7 @@ def diagnose(relaxation: Relaxation, readout: Functional, radius: float, tau: fl
 
 
 def _bound(relaxation: Relaxation, readout: Functional, radius: float, tau: float) -> Affine:
-    region = relaxation.ball(radius)
-    frame = region.frame()
-    assert frame is not None  # a ball is not empty
-    with np.errstate(all="ignore"):
-        return relaxation.bound(region, frame, readout, tau)
+    return over_ball(relaxation, radius).claim(readout, tau)
 
 
 def _apart(bound: Affine, fraction: float) -> Diagnosis | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sae_verify.bounds.bound import Bound
+from sae_verify.bounds.over_ball import of_degree, over_ball
 from sae_verify.bounds.through_blocks import LARGEST, MARGIN, ThroughBlocks, linear_radius
 from sae_verify.checker.tail.proof import Done
 from sae_verify.checker.tail.readout import Functional
@@ -36,7 +37,7 @@ class Interval:
 
     @property
     def _lowest(self) -> Relaxation:
-        return replace(self.relaxation, degree=0)
+        return of_degree(self.relaxation, 0)
 
     def applies(self, instance: Instance) -> bool:
         """When there are blocks, and a direction to move in."""
@@ -50,7 +51,7 @@ class Interval:
     def certified(self, instance: Instance) -> Bound | None:
         """The claim at the largest radius, of a few, at which one pass proves it."""
         (member,) = instance.members(1)
-        guess = linear_radius(replace(self.relaxation, degree=1), self.functional(member), instance.tau)
+        guess = linear_radius(self.relaxation, self.functional(member), instance.tau)
         if guess is None:
             return None
         high = min(LARGEST * guess, self.ceiling)
@@ -66,8 +67,5 @@ class Interval:
         return Bound(self.name, "lowered-degree", low, instance.tau, member, regions=Done(), weight=weight)
 
     def _proves(self, instance: Instance, member: int | None, radius: float) -> bool:
-        region = self._lowest.ball(radius)
-        frame = region.frame()
-        assert frame is not None  # a ball is not empty
-        bound = self._lowest.bound(region, frame, self.functional(member), instance.tau)
+        bound = over_ball(self._lowest, radius).claim(self.functional(member), instance.tau)
         return bound.top <= -MARGIN * abs(bound.value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sae_verify.bounds.bound import Bound
+from sae_verify.bounds.over_ball import of_degree
 from sae_verify.bounds.through_blocks import ThroughBlocks
 from sae_verify.checker.tail.readout import Functional
 from sae_verify.checker.tail.relaxation import Relaxation
@@ -31,7 +32,7 @@ class LinearRelaxation:
 
     @property
     def _search(self) -> ThroughBlocks:
-        return ThroughBlocks(replace(self.relaxation, degree=1), self.functional, self.effort, self.ceiling)
+        return ThroughBlocks(of_degree(self.relaxation, 1), self.functional, self.effort, self.ceiling)
 
     def applies(self, instance: Instance) -> bool:
         """When there are blocks, and a direction to move in."""

@@ -19,6 +19,7 @@ import numpy as np
 from sae_verify.bounds.bound import Bound
 from sae_verify.bounds.half_spaces import least_weighed, weigh
 from sae_verify.bounds.least_level import least
+from sae_verify.bounds.over_ball import Over, is_kept, of_degree, over_ball, over_region
 from sae_verify.bounds.single_passes import NOTHING, SHORTER, Passes
 from sae_verify.checker import Rejected
 from sae_verify.checker.multipliers import Sparse
@@ -48,6 +49,8 @@ HOPELESS = 0.85
 """Loss of a first pass, in units of the margin, from which on cuts cannot begin: with a loss of C that grows with the
 square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
 C = 0.85 is the largest such at 0.7 of it."""
+CENTRE = 1e-6
+"""Of the defended state's length: the radius of a ball that is as good as its centre."""
 LONGER = 1.2
 """Factor to the next radius upwards."""
 LARGEST = 4.0
@@ -108,15 +111,10 @@ class ThroughBlocks:
 
     def bound(self, instance: Instance, radius: float) -> Bound | None:
         """The least value that one pass proves, or the claim's if more passes prove that; None if nothing is proved."""
-        relaxation = self.relaxation
-        region = relaxation.ball(radius)
-        frame = region.frame()
-        assert frame is not None
+        relaxation, over = self.relaxation, over_ball(self.relaxation, radius)
         with np.errstate(all="ignore"):
-            resid = relaxation.resid(region, frame)
-            value, against = min(
-                (least(resid, self.functional(member)), i) for i, member in enumerate(instance.members(8))
-            )
+            levels = [least(over.resid, self.functional(member)) for member in instance.members(8)]
+        value, against = min((level, i) for i, level in enumerate(levels))
         member = instance.members(8)[against]
         if value > instance.tau and radius < self.ceiling:
             for choice in dict.fromkeys((member, *instance.members(2))):
@@ -125,9 +123,8 @@ class ThroughBlocks:
                     return self._bound(radius, instance.tau, proof, choice)
         if not np.isfinite(value):
             return None
-        return self._bound(
-            radius, *least_weighed(relaxation, region, frame, resid, self.functional(member), value), member
-        )
+        level, leaf = least_weighed(relaxation, over.region, over.frame, over.resid, self.functional(member), value)
+        return self._bound(radius, level, leaf, member)
 
     def _bound(self, radius: float, value: float, proof: Node, member: int | None) -> Bound:
         weight = self.relaxation.weight
@@ -185,15 +182,11 @@ class ThroughBlocks:
         for _ in range(ALONE):
             if time.monotonic() > until or radius < found.low * (1 + CLOSE):
                 break
-            region = self.relaxation.ball(radius)
-            frame = region.frame()
-            assert frame is not None
-            bound = self.relaxation.bound(region, frame, functional, tau)
+            over = over_ball(self.relaxation, radius)
+            bound = over.claim(functional, tau)
             lost = (bound.constant - bound.value) / max(abs(bound.value), NOTHING)
-            upper, bound = weigh(self.relaxation, region, frame, bound) or (None, bound)
-            proof: Node | None = None
-            if bound.top <= -MARGIN * abs(bound.value):
-                proof = Done() if upper is None else Weighed(upper, Done())
+            proof = _leaf(self.relaxation, over, bound)[0]
+            if proof is not None:
                 self.tell(radius)
             found = found.after(radius, lost, proof)
             radius = found.next
@@ -202,11 +195,9 @@ class ThroughBlocks:
 
 def slope_at(relaxation: Relaxation, functional: Functional, tau: float) -> tuple[float, Array]:
     """Value and gradient, (k,), of (readout - tau) rho at the centre, nearly. A guess, not a bound."""
-    region = relaxation.ball(1e-6 * float(np.linalg.norm(relaxation.start.mid)))
-    frame = region.frame()
-    assert frame is not None
-    bound = relaxation.bound(region, frame, functional, tau)
-    return bound.value, bound.gradient / region.radius
+    over = over_ball(of_degree(relaxation, 1), CENTRE * float(np.linalg.norm(relaxation.start.mid)))
+    bound = over.claim(functional, tau)
+    return bound.value, bound.gradient / over.region.radius
 
 
 def linear_radius(relaxation: Relaxation, functional: Functional, tau: float) -> float | None:
@@ -228,31 +219,28 @@ def prove(
     relaxation: Relaxation, functional: Functional, radius: float, tau: float, budget: Budget, depth: int = 12
 ) -> Node | None:
     """A tree that proves readout <= tau for every admissible delta with ||delta|| <= radius; None if none was found."""
-    return _prove(relaxation, functional, relaxation.ball(radius), tau, budget, depth)
+    if not (is_kept(relaxation, radius) or budget.take()):
+        return None
+    return _prove(relaxation, functional, over_ball(relaxation, radius), tau, budget, depth)
 
 
 def _prove(
-    relaxation: Relaxation, functional: Functional, region: Region, tau: float, budget: Budget, depth: int
+    relaxation: Relaxation, functional: Functional, over: Over | None, tau: float, budget: Budget, depth: int
 ) -> Node | None:
+    """A tree for a region, from its model; without one the region is empty."""
     cuts: list[tuple[dict[str, Sparse] | None, Array]] = []
     plane = -np.inf
     node: Node | None = None
     while node is None:
-        frame = region.frame()
-        if frame is None:
+        if over is None:
             node = Done()
             break
-        if not budget.take():
-            return None
-        bound = relaxation.bound(region, frame, functional, tau)
-        if bound.top <= -MARGIN * abs(bound.value):
-            node = Done()
-            break
-        if bound.value > 0:
+        region, frame = over.region, over.frame
+        bound = over.claim(functional, tau)
+        if bound.top > 0 and bound.value > 0:
             return None  # the claim is broken, or nearly so, at the centre
-        upper, bound = weigh(relaxation, region, frame, bound) or (None, bound)
-        if bound.top <= -MARGIN * abs(bound.value):
-            node = Done() if upper is None else Weighed(upper, Done())
+        node, upper, bound = _leaf(relaxation, over, bound)
+        if node is not None:
             break
         kept = _cut(relaxation, region, frame, bound)
         if kept is None:
@@ -272,10 +260,30 @@ def _prove(
                 return None
             break
         cuts.append((upper, normal))
-        plane, region = reached, rest
+        if _spent(budget, rest):
+            return None
+        plane, over = reached, over_region(relaxation, rest)
     for upper, normal in reversed(cuts):
         node = Cut(normal, node) if upper is None else Weighed(upper, Cut(normal, node))
     return node
+
+
+def _spent(budget: Budget, region: Region) -> bool:
+    """Whether the region needs a pass, which is counted, and it may not be made. An empty one needs none."""
+    return region.frame() is not None and not budget.take()
+
+
+def _leaf(relaxation: Relaxation, over: Over, bound: Affine) -> tuple[Node | None, dict[str, Sparse] | None, Affine]:
+    """A leaf that proves the region, or None; the multipliers of half-spaces that lower its bound, and the lowered one.
+
+    Multipliers are sought only where the bound does not do without them.
+    """
+    if bound.top <= -MARGIN * abs(bound.value):
+        return Done(), None, bound
+    upper, bound = weigh(relaxation, over.region, over.frame, bound) or (None, bound)
+    if not bound.top <= -MARGIN * abs(bound.value):
+        return None, upper, bound
+    return (Done() if upper is None else Weighed(upper, Done())), upper, bound
 
 
 def _cut(relaxation: Relaxation, region: Region, frame: Frame, bound: Affine) -> tuple[Array, Region | None] | None:
@@ -330,7 +338,9 @@ def _split(
         parts = region.with_axis(relaxation.free(normal)).split(region.axes.shape[1], at)
     nodes = []
     for part in parts:
-        node = _prove(relaxation, functional, part, tau, budget, depth - 1)
+        if _spent(budget, part):
+            return None
+        node = _prove(relaxation, functional, over_region(relaxation, part), tau, budget, depth - 1)
         if node is None:
             return None
         nodes.append(node)

@@ -6,13 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from sae_verify.cli.group import EXIT, bar, main
+from sae_verify.cli.group import EXIT, bar, bars, cores, main
 
 
 def _worst(names: Iterable[str]) -> int:
@@ -32,23 +33,46 @@ def _print(results: list[Any], title: str, *, as_json: bool) -> None:
         console.print(report.table(title, results, wide=console.width >= 130))
 
 
+_Decided = tuple[str, list[Any]]
+
 DEMO_EFFORT = 1
 """Of the demo: enough to show certified radii, and few minutes in all."""
 
 
-def _certify(path: Path, out: Path | None, effort: int | None, seconds: float | None = None) -> tuple[str, list[Any]]:
+def _certify(path: Path, out: Path | None, effort: int | None, seconds: float | None, jobs: int) -> _Decided:
+    """What a problem asks, and the results of its prompts, which are shared out among so many processes."""
+    name = f"{path.parent.name}/{path.stem}"
+    if jobs == 1:
+        with bar(name) as progress:
+            return decide(path, out, effort, seconds, 0, 1, progress)
+    from sae_verify.side_by_side import side_by_side
+
+    titles = [f"{name}, {share + 1} of {jobs}" for share in range(jobs)]
+    pieces = {title: partial(decide, path, out, effort, seconds, share, jobs) for share, title in enumerate(titles)}
+    with bars(titles) as told:
+        parts = side_by_side(pieces, jobs, told)
+    found: list[Any] = [None] * sum(len(results) for _, results in parts.values())
+    for share, title in enumerate(titles):
+        found[share::jobs] = parts[title][1]
+    return parts[titles[0]][0], found
+
+
+def decide(
+    path: Path, out: Path | None, effort: int | None, seconds: float | None, share: int, of: int, progress: Any
+) -> _Decided:
+    """The same for every `of`-th prompt from `share` on; in a process of its own it loads the problem itself."""
     from sae_verify.pipeline import EFFORT, certify
     from sae_verify.problem_file import load_problem
 
-    with bar(f"{path.parent.name}/{path.stem}") as progress:
-        problem = load_problem(path)
-        effort = EFFORT if effort is None else effort
-        results = list(certify(problem, out=out, effort=effort, seconds=seconds, progress=progress))
+    problem = load_problem(path)
+    mine = range(share, len(problem.prompts), of)
+    effort = EFFORT if effort is None else effort
+    results = certify(problem, out=out, effort=effort, seconds=seconds, progress=progress, only=mine) if mine else ()
     threat = problem.threat
     unit = {"absolute": "", "h": " ‖h‖", "e": " ‖e‖"}[threat.relative_to]
     claim = f"claim: readout <= {problem.claim.tau:g}"
     about = f"{problem.title} · {problem.hook_point} · ‖delta‖ <= {threat.radius:g}{unit} · {claim}"
-    return about, results
+    return about, list(results)
 
 
 @main.command()
@@ -64,8 +88,17 @@ def _certify(path: Path, out: Path | None, effort: int | None, seconds: float | 
     type=click.FloatRange(min=0, min_open=True),
     help="Time for each prompt's certified radius through blocks: rounds of growing effort, the best proof counts.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that share the prompts out, with one thread each; each loads the model.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
-def certify(problem: Path, out: Path | None, effort: int | None, seconds: float | None, *, as_json: bool) -> None:
+def certify(
+    problem: Path, out: Path | None, effort: int | None, seconds: float | None, *, jobs: int, as_json: bool
+) -> None:
     """Decide every prompt of PROBLEM (a problem.toml): bounds, attacks, replay, evidence, verdict.
 
     \b
@@ -91,7 +124,7 @@ def certify(problem: Path, out: Path | None, effort: int | None, seconds: float 
                  readout    { kind = "logit-difference", positive, negative }
                             or { kind = "token-against-all", token }
     """  # noqa: D301 - click keeps the lines of a paragraph that starts with a backspace
-    title, results = _certify(problem, out, effort, seconds)
+    title, results = _certify(problem, out, effort, seconds, jobs)
     _print(results, title, as_json=as_json)
     sys.exit(_worst(result.verdict.name for result in results))
 
@@ -155,8 +188,9 @@ def attack(problem: Path, *, as_json: bool) -> None:
     show_default=True,
     help="Passes through the blocks for each bound and radius tried.",
 )
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes that share the prompts out; default: one a core.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prompt.")
-def demo(cases: Path | None, out: Path, effort: int, *, as_json: bool) -> None:
+def demo(cases: Path | None, out: Path, effort: int, jobs: int | None, *, as_json: bool) -> None:
     """Run the main job on the bundled cases: certify, attack, replay, write certificates, check them again."""
     from sae_verify import checker
 
@@ -168,7 +202,7 @@ def demo(cases: Path | None, out: Path, effort: int, *, as_json: bool) -> None:
     counts: dict[str, int] = {}
     written: list[Path] = []
     for path in problems:
-        title, results = _certify(path, out, effort)
+        title, results = _certify(path, out, effort, None, jobs or cores())
         _print(results, title, as_json=as_json)
         for result in results:
             counts[result.verdict.name] = counts.get(result.verdict.name, 0) + 1

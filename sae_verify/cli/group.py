@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,11 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="sae-verify")
 def main() -> None:
     """Can a clamp on SAE features be bypassed through the error term? Certified, refuted or undecided."""
+
+
+def cores() -> int:
+    """How many processes this one may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

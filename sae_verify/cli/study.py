@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from sae_verify.cli.group import bar, bars, main
+from sae_verify.cli.group import bar, bars, cores, main
 
 STUDIES = ("unlearning", "indirect-object", "refusal", "probe")
 """Longest first, as they are begun side by side."""
@@ -107,7 +106,7 @@ def _run(plans: dict[str, Any], homes: dict[str, Path], jobs: int | None) -> dic
         with bar(f"study {name}") as progress:
             return {name: run_study(plan, homes[name], progress)}
     with bars(list(plans)) as told:
-        return run_studies(plans, homes[next(iter(plans))].parent, jobs or len(os.sched_getaffinity(0)), told)
+        return run_studies(plans, homes[next(iter(plans))].parent, jobs or cores(), told)
 
 
 def _draw(summary: dict[str, Any], home: Path) -> list[Path]:
