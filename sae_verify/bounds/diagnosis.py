@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sae_verify.bounds.over_ball import over_ball
+from sae_verify.bounds.over_ball import kept_radii, over_ball
 from sae_verify.checker.tail.readout import Affine, Functional
 from sae_verify.checker.tail.relaxation import Relaxation
 
-SMALLEST = 2.0**-6
+HALVINGS = 6
+SMALLEST = 2.0**-HALVINGS
 """Of the radius: the smallest part of it that is tried, in search of one at which losses can be told apart."""
 TELLING = 10.0
 """Margins. Where more is lost, each error feeds the next, and their sizes say little about where they began."""
@@ -38,7 +39,7 @@ class Diagnosis:
         return sum(size for _, size in self.losses)
 
     def __str__(self) -> str:
-        where = "at the radius" if self.fraction == 1 else f"at {self.fraction:g} of the radius"
+        where = "at the radius" if self.fraction == 1 else f"at {self.fraction:.2g} of the radius"
         named = [f"{site} {size:.2g}" for site, size in self.losses[:SHOWN] if not size < NEGLIGIBLE]
         rest = ", ".join(named) or "nothing else any"
         return f"{where} the linear part takes {self.linear:.2g} of the margin, {rest}"
@@ -53,17 +54,18 @@ class Diagnosis:
 
 
 def diagnose(relaxation: Relaxation, readout: Functional, radius: float, tau: float) -> Diagnosis | None:
-    """One pass at the radius, and at halves of it while too much is lost to say where; None if there is no margin."""
-    fraction = 1.0
-    while True:
-        found = _apart(_bound(relaxation, readout, radius * fraction, tau), fraction)
-        if found is None or found.lost <= TELLING or fraction <= SMALLEST:
-            return found
-        fraction /= 2
+    """At the radius, or below it where less is lost, so that it can be said where; None if there is no margin.
 
-
-def _bound(relaxation: Relaxation, readout: Functional, radius: float, tau: float) -> Affine:
-    return over_ball(relaxation, radius).claim(readout, tau)
+    Smaller radii are those of passes that are kept, then halves.
+    """
+    known = [smaller for smaller in kept_radii(relaxation) if SMALLEST * radius <= smaller < radius]
+    halves = [radius * 2.0**-i for i in range(1, HALVINGS + 1)]
+    found = None
+    for tried in (radius, *known, *halves):
+        found = _apart(over_ball(relaxation, tried).claim(readout, tau), tried / radius)
+        if found is None or found.lost <= TELLING:
+            break
+    return found
 
 
 def _apart(bound: Affine, fraction: float) -> Diagnosis | None:

@@ -16,8 +16,9 @@ from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
 from sae_verify.checker.tail.taylor import Taylor
 
-KEPT = 3
-"""Models of each relaxation that are kept: at the centre, at the problem's radius, and at the last one tried."""
+KEPT = 10
+"""Models of each relaxation that are kept: of the centre, of the problem's radius, and of those tried for the largest
+one by single passes."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def over_ball(relaxation: Relaxation, radius: float) -> Over:
     while len(kept) > KEPT:
         del kept[next(iter(kept))]
     return found
+
+
+def kept_radii(relaxation: Relaxation) -> tuple[float, ...]:
+    """The radii for which `over_ball` costs no pass, the largest first."""
+    return tuple(sorted(_balls.get(relaxation, {}), reverse=True))
 
 
 def is_kept(relaxation: Relaxation, radius: float) -> bool:

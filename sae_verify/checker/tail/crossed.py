@@ -10,6 +10,7 @@ Theorem: adjoint-identity.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from .curves import Forms
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
 from .taylor import Source, Taylor
+from .trilinear import VANISHING, Rows, nearly, together, trilinear
 
-VANISHING = 1e-200
+SMALL = 1e-200
 """Sizes up to it are not divided by; what they bound is added as it stands."""
-
-
-WORTHWHILE = 0.01
-"""Of the sum of all sizes: a pair of parts that makes less is not looked into."""
+FEW = 96
+"""Entries up to which the parts' shares are chosen for each sum: that costs their number times the entries' square."""
+LEAST = 1e-6
+"""Share of the smallest part, among those that are bounded together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,17 @@ class Moves:
     parts: tuple[tuple[Array, float], ...]
     entries: Array
     sizes: Array
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The parts' matrices E K by their rows."""
+        return Rows.of(self.parts, len(self.sizes))
+
+    @cached_property
+    def joint(self) -> Array:
+        """All parts side by side, E K / t, (P, Q), of the vector (t e), of length 1 at most for sum t^2 <= 1."""
+        shares = _shares(np.array([size * length(k) for k, size in self.parts]))
+        return np.concatenate([k * (size / t) for (k, size), t in zip(self.parts, shares, strict=True)], axis=1)
 
     def scaled(self, factor: Array) -> Moves:
         """The same with each entry times a number, (P,)."""
@@ -79,47 +92,27 @@ def crossed(a: Array, one: Moves, other: Moves) -> float:
     """sup ||sum_j a_j u_j v_j||, a (n, P). Theorem: adjoint-identity (e)."""
     weights = lengths(a.T)
     apart = float(weights @ (one.sizes * other.sizes))
-    left = one.entries * other.sizes + (one.sizes + one.entries) * other.entries
-    together = float(weights @ left)
-    for (i, j), pair in np.ndenumerate(sum_of_sizes(weights, one, other)):
-        if pair > WORTHWHILE * apart:
-            (rows, size), (others, against) = one.parts[i], other.parts[j]
-            pair = min(pair, size * against * trilinear(a, rows, others))
-        together += float(pair)
-        if not together < apart:
-            return float(grow(apart))
-    return float(grow(min(apart, together)))
+    f, h = (moves.entries + len(moves.parts) * VANISHING for moves in (one, other))
+    left = float(weights @ (f * other.sizes + (one.sizes + f) * h))
+    if not (left < apart < np.inf and one.parts and other.parts):
+        return float(grow(apart))
+    if len(weights) > FEW:
+        return float(grow(min(apart, left + trilinear(a, one.joint, other.joint))))
+    # Of all t the best are as what each part makes, which is found nearly, to begin with from the sizes alone.
+    columns = Rows.of(((a.T, 1.0),), len(weights)).stacked(np.ones(1))
+    first = [m.rows.stacked(_shares(m.rows.sizes @ (weights * n.sizes))) for m, n in ((one, other), (other, one))]
+    made = nearly(columns, one.rows, first[1]), nearly(columns, first[0], other.rows)
+    stacks = [moves.rows.stacked(_shares(parts)) for moves, parts in zip((one, other), made, strict=True)]
+    return float(grow(min(apart, left + together(columns, *stacks))))
 
 
-def sum_of_sizes(weights: Array, one: Moves, other: Moves) -> Array:
-    """For each pair of parts what they make at most if no entries cancel: (parts, parts)."""
-    left, right = (
-        np.array([size * lengths(rows) for rows, size in moves.parts]).reshape(-1, len(weights))
-        for moves in (one, other)
-    )
-    return grow((left * weights) @ right.T)
-
-
-def trilinear(a: Array, rows: Array, others: Array) -> float:
-    """sup ||sum_j a_j (rows_j . y) (others_j . e)|| over ||y||, ||e|| <= 1; a (n, P), rows (P, k), others (P, q)."""
-    scales = [lengths(a.T), lengths(rows), lengths(others)]
-    sizes = scales[0] * scales[1] * scales[2]
-    apart = float(grow(sizes.sum()))
-    if not 0.0 < apart < np.inf:
-        return apart
-    if len(a) == 1:
-        form = (a[0][:, None] * rows).T @ others
-        return float(grow(min(spectral(form) + 2 * gamma(len(rows) + 2) * apart, apart)))
-    keep = sizes > 0
-    units = [m[keep] / s[keep, None] for m, s in zip((a.T, rows, others), scales, strict=True)]
-    weight = sizes[keep] / apart
-    grams = [u @ u.T for u in units]
-    lost = 8 * gamma(sum(len(u.T) for u in units) + 4 * int(keep.sum()))
-    best = 1.0
-    for i in range(3):
-        pair = grams[i - 1] * grams[i - 2] * np.outer(weight, weight)
-        best = min(best, float(np.sqrt(spectral(units[i].T @ (pair @ units[i])) + lost)))
-    return float(grow(apart * best))
+def _shares(sizes: Array) -> Array:
+    """Positive t, (parts,), with sum t^2 <= 1, the squares in proportion to sizes, nearly."""
+    whole = float(sizes.sum())
+    if not 0.0 < whole < np.inf:
+        return np.full(len(sizes), (1.0 - 2.0**-40) / np.sqrt(len(sizes)))
+    share = np.maximum(sizes / whole, LEAST)
+    return np.sqrt(share / share.sum()) * (1.0 - 2.0**-40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +147,7 @@ def signs_free(domain: Domain, weights: Array, rows: Array) -> float:
     """
     a, b = lengths(weights.T), domain.rows(rows)
     apart = float(grow((a * b).sum()))
-    keep = (a > VANISHING) & (b > VANISHING)
+    keep = (a > SMALL) & (b > SMALL)
     if not keep.any():
         return apart
     left = float(grow((a * b)[~keep].sum()))

@@ -38,6 +38,7 @@ def sharper(softmax: Softmax, weights: Array, norm: float, worthwhile: float = W
     m = scores.domain.box
     if not (softmax.partition > worthwhile and np.isfinite(norm)) or scores.jacobian.shape[1] <= m + 1:
         return norm
+    weights, off = narrowed(weights)
     size = lengths(weights.T)
     leading = np.sqrt(p * size * softmax.cubic)[:, None] * scores.jacobian[:, m:]
     if not np.isfinite(leading).all():
@@ -46,13 +47,31 @@ def sharper(softmax: Softmax, weights: Array, norm: float, worthwhile: float = W
     along = along / np.linalg.norm(along)
     ends = np.linspace(-1.0, 1.0, SLABS + 1)
     slabs = [_slab(softmax, weights, along, float(low), float(high)) for low, high in pairwise(ends)]
-    worst = 0.0
+    # The remainder is sum x_j w_j, x_j = p'_j - p_j (1 + c_j + c_j^2 / 2): sum |x_j| <= 2 + sup |c_j| + sup c_j^2 / 2.
+    furthest = float(scores.reach.max())
+    worst = narrow = off * (2 + furthest * (1 + furthest))
     for slab in sorted(slabs, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
-        if slab.linear + slab.coarsely(scores) > worst:
-            worst = max(worst, slab.linear + slab.closely(scores))
+        if narrow + slab.linear + slab.coarsely(scores) > worst:
+            worst = max(worst, narrow + slab.linear + slab.closely(scores))
         if worst >= norm:
             return norm
     return float(grow(worst))
+
+
+def narrowed(weights: Array) -> tuple[Array, float]:
+    """R (P, P) and `off` with ||W x|| <= ||R x|| + off sum |x_j| for every x, of a W (n, P) that has more rows.
+
+    W = Q R + E, the columns of Q orthonormal up to rounding.
+    """
+    n, count = weights.shape
+    if n <= count:
+        return weights, 0.0
+    q, r = np.linalg.qr(weights)
+    skew = length(q.T @ q - np.eye(count)) + gamma(n) * length(q) ** 2
+    stretch = float(grow(np.sqrt(1.0 + skew)))
+    longest = float(lengths(r.T).max())
+    off = float(lengths((weights - q @ r).T).max()) + 2 * gamma(count + 4) * (1.0 + length(q)) * stretch * longest
+    return r * stretch, float(grow(off))
 
 
 @dataclass(frozen=True, eq=False)

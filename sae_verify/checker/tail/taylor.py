@@ -203,7 +203,7 @@ class Taylor:
         if row_error is not None:
             rounding = rounding + row_error * length(self.parts)
         curves = tuple((curve, weight @ gain) for curve, gain in self.curves)
-        widens = len(weight) > n and fits(curves, len(weight), self.order)
+        widens = len(weight) >= n and fits(curves, len(weight), self.order)
         return Taylor(
             self.domain,
             centre,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sae_verify.checker.arithmetic import Array
 from sae_verify.checker.tail.activations import FACTS
-from sae_verify.checker.tail.crossed import Crossed, Moves, crossed, linear, nonlinear, trilinear
+from sae_verify.checker.tail.crossed import Crossed, Moves, crossed, linear, nonlinear
 from sae_verify.checker.tail.curves import Forms, Products
 from sae_verify.checker.tail.domain import Domain
 from sae_verify.checker.tail.pointwise import activated, product
@@ -39,20 +39,6 @@ def climbed(a: Array, one: Array, other: Array, rng: np.random.Generator) -> flo
             y = unit(np.einsum("nkq,n,k->q", tensor, u, x))
         best = max(best, float(np.linalg.norm(np.einsum("nkq,k,q->n", tensor, x, y))))
     return best
-
-
-@given(SEEDS, SCALES, st.sampled_from([1, 4]))
-def test_trilinear_forms(seed: int, scale: float, n: int) -> None:
-    """Never below what ascent finds; exact where it is one matrix; no larger than the sum of sizes."""
-    rng = np.random.default_rng(seed)
-    a, one, other = rng.normal(size=(n, 6)), scale * rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
-    bound, found = trilinear(a, one, other), climbed(a, one, other, rng)
-    assert found <= bound * (1 + 1e-12)
-    sizes = np.linalg.norm(a, axis=0) * np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    assert bound <= sizes.sum() * (1 + 1e-6)
-    if n == 1:
-        assert bound <= found * 1.05  # the spectral norm's own slack
-    assert trilinear(a, 0 * one, other) < 1e-290
 
 
 def random_rest(rng: np.random.Generator, n: int, k: int, box: int, scale: float) -> Taylor:
@@ -134,5 +120,5 @@ def test_signs_cancel_in_one_row() -> None:
     z = Taylor(domain, np.zeros(2), np.array([[1.0, 0.0], [1.0, 0.0]]), (), (), np.zeros(2))
     z = Taylor(domain, z.centre, z.jacobian, (), ((Source("s", np.ones(1), 1.0), np.ones((2, 1))),), z.loose)
     crossing = next(s for s, _ in product(z, z).errors if isinstance(s, Crossed))
-    assert float(crossing.rows(np.array([[1.0, -1.0]]))[0]) < 1e-12
+    assert float(crossing.rows(np.array([[1.0, -1.0]]))[0]) < 1e-6
     assert float(crossing.rows(np.array([[1.0, 1.0]]))[0]) >= 2.0
