@@ -39,7 +39,7 @@ def test_radii_grow_with_time_and_each_is_proved(
     told: list[float] = []
     once = ThroughBlocks(setting.relaxation, setting.functional, effort=1).certified(instance)
     monkeypatch.setattr(through_blocks, "time", SimpleNamespace(monotonic=itertools.count().__next__))
-    longer = ThroughBlocks(setting.relaxation, setting.functional, effort=1, seconds=25, tell=told.append)
+    longer = ThroughBlocks(setting.relaxation, setting.functional, effort=1, seconds=12, tell=told.append)
     best = longer.certified(instance)
     assert once is not None
     assert once.radius is not None

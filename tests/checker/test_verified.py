@@ -182,7 +182,7 @@ def test_it_decides_as_the_python_checker_does() -> None:
 @needs_binary
 @pytest.mark.slow
 def test_it_decides_as_the_python_checker_does_thousands_of_times() -> None:
-    agree(4000, 1)
+    agree(2000, 1)
 
 
 @needs_binary
