@@ -43,7 +43,7 @@ def test_every_kind_is_there(case_of: Cases, tmp_path: Path) -> None:
 
 
 def attempt(case: Case, directory: Path, sample: int | None, only: str = "") -> Counter[str]:
-    """Check the stamped mutants (a random sample of those whose name has `only`) and judge accepted ones, up to JUDGED."""
+    """Check the stamped mutants (or a sample, of those whose name has `only`), and judge those that are accepted."""
     every = [(name, content) for name, content in mutants(case.content) if re.search(only, name)]
     chosen = every if sample is None else random.Random(0).sample(every, min(sample, len(every)))
     seen, count = {semantic(case.content)}, Counter[str]()
