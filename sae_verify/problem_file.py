@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from sae_verify.problem import (
     Readout,
     TokenAgainstAll,
 )
-from sae_verify.sae import load_sae
+from sae_verify.sae import SAE, load_sae
 
 
 @dataclass(frozen=True)
@@ -73,26 +74,17 @@ def load_problem(path: Path | str) -> Problem:
 
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProblemFileError(
-            f"{path} cannot be read ({error})", rule="a problem is a TOML file", remedy="start from examples/cases"
-        ) from error
-    top = _Table(content, "")
+    top = _Table(_read(path, "a problem is a TOML file"), "")
     top.only("title", "model", "sae", "clamp", "threat", "claim", "prompt")
     clamp, threat = _clamp(top.table("clamp")), _threat(top.table("threat"))
     claim = top.table("claim")
     claim.only("at_most")
     prompts, readouts = _prompts(top)
     sae, model = top.table("sae"), top.table("model")
-    sae.only("path", "id", "hook", "input_scale")
     model.only("path")
-    scale = sae.number("input_scale") if "input_scale" in sae.values else None
-    identifier = sae.text("id") if "id" in sae.values else None
     return Problem(
         model=_model(path.parent, model.text("path")),
-        sae=load_sae(_located(path.parent, sae.text("path")), identifier, input_scale=scale),
+        sae=_sae(path.parent, sae),
         prompts=prompts,
         clamp=clamp,
         threat=threat,
@@ -101,6 +93,43 @@ def load_problem(path: Path | str) -> Problem:
         hook=sae.text("hook") if "hook" in sae.values else None,
         title=top.text("title", path.stem),
     )
+
+
+def load_layers(path: Path | str, problem: Problem) -> tuple[Problem, ...]:
+    """Read layers.toml: clamps that act beside the problem's own, each as the problem with its SAE, clamp and hook.
+
+    Raises:
+        ProblemFileError and other kinds of InputError, as `load_problem`.
+
+    """
+    path = Path(path)
+    top = _Table(_read(path, "layers are listed in a TOML file"), "")
+    top.only("layer")
+    entries = top.items("layer", (dict,), "it must be one or more [[layer]] tables")
+    layers = []
+    for index, entry in enumerate(entries):
+        table = _Table(entry, f"layer[{index}].")
+        table.only("sae", "clamp")
+        sae, clamp = table.table("sae"), _clamp(table.table("clamp"))
+        changes = {"clamp": clamp, "threat": ErrorBall(0.0, held="free"), "hook": sae.text("hook")}
+        layers.append(dataclasses.replace(problem, sae=_sae(path.parent, sae), **changes))
+    return tuple(layers)
+
+
+def _read(path: Path, rule: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProblemFileError(
+            f"{path} cannot be read ({error})", rule=rule, remedy="start from examples/cases"
+        ) from error
+
+
+def _sae(base: Path, table: _Table) -> SAE:
+    table.only("path", "id", "hook", "input_scale")
+    scale = table.number("input_scale") if "input_scale" in table.values else None
+    identifier = table.text("id") if "id" in table.values else None
+    return load_sae(_located(base, table.text("path")), identifier, input_scale=scale)
 
 
 def _located(base: Path, name: str) -> Path | str:

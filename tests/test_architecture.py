@@ -21,7 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "bounds": {"errors", "problem", "geometry", "checker"},
     "attacks": {"errors", "problem", "sae", "model", "geometry"},
     "discover": {"errors", "problem", "sae", "model", "geometry", "attacks"},
-    "certificates": {"errors", "problem", "sae", "model", "geometry", "bounds", "attacks", "checker", "version"},
+    "certificates": {
+        *("errors", "problem", "problem_file", "sae", "model", "geometry"),
+        *("bounds", "attacks", "checker", "version"),
+    },
     "verdict": {"errors", "attacks", "checker"},
     "problem_file": {"errors", "problem", "sae", "model"},
     "pipeline": {"errors", "problem", "geometry", "bounds", "attacks", "certificates", "checker", "verdict"},

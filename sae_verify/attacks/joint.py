@@ -22,7 +22,7 @@ from torch import Tensor
 from sae_verify.errors import InputError, UnsupportedError
 from sae_verify.geometry.held_cell import Array, HeldCell, held_cells
 from sae_verify.geometry.instance import Batch, clamp_edit, prepare
-from sae_verify.model import HookPoint, Model, Tail, check_tail, make_tail, run
+from sae_verify.model import HookPoint, Tail, check_tail, make_tail, run
 from sae_verify.model.sites import edit_at
 from sae_verify.problem import Clamp, Problem
 from sae_verify.sae.base import SAE
@@ -226,11 +226,11 @@ def _joint(batch: Batch, problems: Sequence[Problem], places: list[int], logits:
 @contextlib.contextmanager
 def clamps_at(
     problems: Sequence[Problem], kept: dict[HookPoint, tuple[Tensor, Tensor]] | None = None
-) -> Iterator[Model]:
+) -> Iterator[None]:
     """Within, every run of the model has these problems' clamps at their hooks, at all positions.
 
     Args:
-        problems: of one model.
+        problems: of one model; none change nothing.
         kept: filled with the states before and after each clamp, (B, T, d), of the latest run.
     """
 
@@ -246,7 +246,7 @@ def clamps_at(
     with contextlib.ExitStack() as stack:
         for problem in problems:
             stack.callback(hooked(problem).remove)
-        yield problems[0].model
+        yield
 
 
 def _between(before: Problem, after: Problem) -> int:

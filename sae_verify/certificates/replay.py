@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from sae_verify.attacks import Replay, replay
+from sae_verify.attacks.joint import clamps_at
 from sae_verify.checker import Rejected
 from sae_verify.checker.format import Certificate, read_certificate
 from sae_verify.geometry.held_cell import Array
 from sae_verify.geometry.instance import Batch, Instance, prepare
 from sae_verify.model import load_model
 from sae_verify.problem import AtMost, Clamp, ErrorBall, LogitDifference, Problem, TokenAgainstAll
+from sae_verify.problem_file import load_layers
 from sae_verify.sae import load_sae
 
 DRIFT = 2.0**-14
@@ -72,10 +74,19 @@ def problem_of(certificate: Certificate, sae: Path, model: Path) -> Problem:
     )
 
 
-def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | None = None) -> Replayed:
+def replay_certificate(
+    path: Path, *, sae: Path | None = None, model: Path | None = None, beside: Path | None = None
+) -> Replayed:
     """Recompute what a certificate takes from the real model.
 
+    Args:
+        path: the certificate.
+        sae: its files, where they are not those that the certificate names.
+        model: likewise.
+        beside: layers.toml with clamps that act at other layers all the while.
+
     Raises:
+        InputError and its kinds: a file is missing or does not fit.
         Rejected: a residual is another one, or a witness that broke the claim no longer does.
 
     """
@@ -83,14 +94,18 @@ def replay_certificate(path: Path, *, sae: Path | None = None, model: Path | Non
     problem = problem_of(
         certificate, sae or path.parent / certificate.sae_path, model or path.parent / certificate.model_path
     )
-    batch: Batch = prepare(problem)
+    with clamps_at(load_layers(beside, problem) if beside else ()):
+        return _replayed(certificate, prepare(problem))
+
+
+def _replayed(certificate: Certificate, batch: Batch) -> Replayed:
     recorded, computed = _residuals(certificate, batch.instances[0])
     differences = np.linalg.norm(computed - recorded, axis=1) / np.linalg.norm(computed, axis=1)
     if not bool((differences <= DRIFT).all()):
         worst = int(differences.argmax()) + len(certificate.problem.tokens) - len(differences)
         raise Rejected(
             f"the residual at position {worst} is not what the model computes for this prompt: "
-            f"{differences.max():.3g} relative difference"
+            f"{differences.max():.3g} relative difference (clamps at other layers, if there were any, go with --beside)"
         )
     witnesses = []
     for step in certificate.witnesses:

@@ -22,17 +22,31 @@ from sae_verify.cli.group import main
     "--replay", "again", is_flag=True, help="Also recompute residuals and witnesses on the real model (needs torch)."
 )
 @click.option(
+    "--beside",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --replay: layers.toml with clamps that act at other layers, as a study with --also writes it.",
+)
+@click.option(
     "--verified",
     is_flag=True,
     help="Also decide linear worst cases and quadratic bounds of statement files by the checker proved in Coq.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a certificate.")
 def check(
-    certificates: tuple[Path, ...], sae: Path | None, model: Path | None, *, again: bool, verified: bool, as_json: bool
+    certificates: tuple[Path, ...],
+    sae: Path | None,
+    model: Path | None,
+    beside: Path | None,
+    *,
+    again: bool,
+    verified: bool,
+    as_json: bool,
 ) -> None:
     """Re-verify CERTIFICATES against your own weights. No torch, no solver."""
     from sae_verify import checker
 
+    if beside and not again:
+        raise click.UsageError("--beside says how to replay; give --replay, too")
     rejected = certified = False
     for path in certificates:
         if checker.is_statement_file(path):
@@ -50,7 +64,7 @@ def check(
             if again:
                 from sae_verify.certificates.replay import replay_certificate
 
-                row["replay"] = replay_certificate(path, sae=sae, model=model)
+                row["replay"] = replay_certificate(path, sae=sae, model=model, beside=beside)
         except checker.Rejected as reason:
             rejected = True
             row |= {"accepted": False, "reason": str(reason)}

@@ -8,9 +8,11 @@ layer's held features recovers the behaviour, wherever it comes from. A recovery
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +20,12 @@ from sae_verify.attacks import Pgd
 from sae_verify.attacks.joint import Joint, clamps_at, prepare_joint
 from sae_verify.attacks.joint_features import null_space
 from sae_verify.certificates.weights import locate_sae
+from sae_verify.certificates.write import relative
 from sae_verify.discover.subject import Subject
 from sae_verify.errors import InputError, SoundnessError
 from sae_verify.problem import Clamp, Problem
 from sae_verify.sae import load_sae
+from sae_verify.sae.normalization import InputScale
 from sae_verify.study.certified import Radius, at_radius, certified_radius
 from sae_verify.study.items import Item, Items
 from sae_verify.study.joint_ladder import climb_jointly
@@ -124,6 +128,8 @@ def layer_rows(plan: Plan, setup: Setup, items: Items, subjects: tuple[Subject, 
             certificates[certified] = [
                 _certified(layers, item, certified, plan, out / "certificates") for item in layers.flips
             ]
+            if any(radius.value is not None for radius in certificates[certified]):
+                write_layers(problems[:-1], out / "certificates")
         _beside(some, layers, joint, rung, certificates.get(certified))
         rows += some
     return rows
@@ -136,6 +142,27 @@ def _certified(layers: Layers, item: Item, held: str, plan: Plan, out: Path) -> 
     title = f"{plan.study} {item.name} {held} with clamps at {behind} active"
     with clamps_at(earlier):
         return certified_radius(at_radius(last, held, max(plan.budgets), title), out, plan.effort)
+
+
+def write_layers(problems: Sequence[Problem], directory: Path) -> Path:
+    """Write layers.toml with the problems' clamps, for `check --replay --beside`; SAEs are named relative to it."""
+    text = ""
+    for problem in problems:
+        clamp, sae = problem.clamp, problem.sae
+        assert sae.source.path is not None  # studies load their SAEs from files
+        place: dict[str, Any] = {"path": relative(sae.source.path, directory), "hook": str(problem.hook_point)}
+        place |= {"input_scale": sae.normalization.scale} if isinstance(sae.normalization, InputScale) else {}
+        written = {"kind": clamp.kind, "features": list(clamp.features), "values": list(clamp.values)}
+        text += f"[[layer]]\nsae = {_inline(place)}\nclamp = {_inline(written)}\n\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "layers.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _inline(table: dict[str, Any]) -> str:
+    """An inline table of TOML; of these values JSON writes what TOML reads."""
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) + " }"
 
 
 def _beside(

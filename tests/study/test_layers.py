@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from sae_verify.attacks.joint import clamps_at
 from sae_verify.cli import main
 from sae_verify.errors import InputError
+from sae_verify.problem_file import load_layers, load_problem
 from sae_verify.study import run_study
 from sae_verify.study.layers import NO_RADIUS, further_subjects, layer_rows, set_up_layers
 from sae_verify.study.plan import ALSO
@@ -61,6 +62,48 @@ def test_a_recovery_moves_the_last_layer_further_than_is_certified(studied, tmp_
     assert row["last_certified_by"] == "defended"  # of the last layer's own held features: no block follows
     (certificate,) = (tmp_path / "certificates").glob("*.cert")
     assert "with-clamps-at-blocks-1-hook-resid-post-active" in certificate.name
+    # It is replayed with the earlier clamp, which the study wrote beside it, and not without, nor with another one.
+    layers = tmp_path / "certificates" / "layers.toml"
+    found = CliRunner().invoke(main, ["check", str(certificate), "--replay", "--beside", str(layers)])
+    assert found.exit_code == 0, found.output
+    assert "recomputed" in found.stdout
+    other = tmp_path / "other.toml"
+    text = layers.read_text()
+    assert "scale" in text
+    other.write_text(text.replace('path = "', f'path = "{layers.parent}/').replace("-1.0", "-0.5"))
+    for options in ([], ["--beside", str(other)]):
+        found = CliRunner().invoke(main, ["check", str(certificate), "--replay", *options])
+        assert found.exit_code == 4, found.output
+        assert "go with --beside" in found.stdout
+    assert CliRunner().invoke(main, ["check", str(certificate), "--beside", str(layers)]).exit_code == 2
+
+
+LAYER = 'sae = { path = "SAE", hook = "blocks.1.hook_resid_post" }'
+CLAMP = 'clamp = { kind = "scale", features = [1], value = 0.0 }'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("layer = 3", "layer is 3"),
+        ("", "layer is missing"),
+        (f"[[layer]]\n{LAYER}", "layer[0].clamp is missing"),
+        (f"[[layer]]\n{CLAMP}", "layer[0].sae is missing"),
+        (f"[[layer]]\n{LAYER}\n{CLAMP}\nmore = 1", "layer[0].more"),
+        (f"[[layer]]\n{LAYER}\n{CLAMP}".replace("SAE", "nowhere"), "nowhere"),
+        (f"[[layer]]\n{LAYER}\n{CLAMP}".replace("[1]", "[99999]"), "99999"),
+        (f"[[layer]]\n{LAYER}\n{CLAMP}".replace("blocks.1.", "blocks.9."), "blocks.9"),
+        ("[[layer", "cannot be read"),
+    ],
+)
+def test_bad_files_of_layers(text, shown, tmp_path):
+    case = EXAMPLES / "cases" / "refusal"
+    problem = load_problem(case / "problem_last.toml")
+    path = tmp_path / "layers.toml"
+    path.write_text(text.replace("SAE", str(case / "sae_early")))
+    with pytest.raises(InputError) as raised:
+        load_layers(path, problem)
+    assert shown in str(raised.value)
 
 
 def test_the_flips_are_those_of_all_clamps(studied):
