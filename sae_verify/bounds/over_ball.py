@@ -6,8 +6,9 @@ for a proof and the diagnosis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
+from collections import deque
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
@@ -16,9 +17,8 @@ from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
 from sae_verify.checker.tail.taylor import Taylor
 
-KEPT = 10
-"""Models of each relaxation that are kept: of the centre, of the problem's radius, and of those tried for the largest
-one by single passes."""
+KEPT = 2
+"""The latest models of each relaxation that are kept: they are large. Others are found while somebody holds them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,15 @@ class Over:
             return affine(self.resid, functional, tau)
 
 
-_balls: WeakKeyDictionary[Relaxation, dict[float, Over]] = WeakKeyDictionary()
+@dataclass(eq=False)
+class _Balls:
+    """Models by radius: those that are alive, and the latest."""
+
+    alive: WeakValueDictionary[float, Over] = field(default_factory=WeakValueDictionary)
+    latest: deque[Over] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+
+_balls: WeakKeyDictionary[Relaxation, _Balls] = WeakKeyDictionary()
 _lowered: WeakKeyDictionary[Relaxation, dict[int, Relaxation]] = WeakKeyDictionary()
 
 
@@ -50,23 +58,24 @@ def over_region(relaxation: Relaxation, region: Region) -> Over | None:
 
 def over_ball(relaxation: Relaxation, radius: float) -> Over:
     """One pass over the whole ball, or what is kept of it."""
-    kept = _balls.setdefault(relaxation, {})
-    found = kept.pop(radius, None) or over_region(relaxation, relaxation.ball(radius))
+    kept = _balls.setdefault(relaxation, _Balls())
+    found = kept.alive.get(radius) or over_region(relaxation, relaxation.ball(radius))
     assert found is not None  # a ball is not empty
-    kept[radius] = found  # now the latest
-    while len(kept) > KEPT:
-        del kept[next(iter(kept))]
+    kept.alive[radius] = found
+    if not any(found is other for other in kept.latest):
+        kept.latest.append(found)
     return found
 
 
 def kept_radii(relaxation: Relaxation) -> tuple[float, ...]:
     """The radii for which `over_ball` costs no pass, the largest first."""
-    return tuple(sorted(_balls.get(relaxation, {}), reverse=True))
+    kept = _balls.get(relaxation)
+    return () if kept is None else tuple(sorted(kept.alive, reverse=True))
 
 
 def is_kept(relaxation: Relaxation, radius: float) -> bool:
     """Whether `over_ball` costs no pass."""
-    return radius in _balls.get(relaxation, {})
+    return radius in kept_radii(relaxation)
 
 
 def of_degree(relaxation: Relaxation, degree: int) -> Relaxation:

@@ -9,10 +9,11 @@ from sae_verify import checker
 from sae_verify.bounds import Bound, EveryRadius, Interval, LinearRelaxation, Method, ThroughBlocks
 from sae_verify.bounds.confined import confined
 from sae_verify.bounds.diagnosis import Diagnosis, diagnose
+from sae_verify.bounds.over_ball import over_ball
 from sae_verify.certificates import Weights, open_problem
 from sae_verify.certificates.multipliers import evidence
 from sae_verify.geometry.instance import Instance
-from sae_verify.pipeline.sought import OUTWARD, least_value, sought
+from sae_verify.pipeline.sought import OUTWARD, at_radius, largest, least_value, useful
 from sae_verify.problem import Problem
 
 EFFORT = 12
@@ -62,12 +63,15 @@ def through_blocks(problem: Problem, weights: Weights, effort: int, seconds: flo
             quadratic: Method = ThroughBlocks(relaxation, setting.functional, effort, ceiling, seconds, tell)
         except checker.Rejected as missing:
             return Deep(missing=str(missing))  # the attack and the cap stand without it
+        here = at_radius(instance, (everywhere, interval, linear, quadratic))
+        radius = instance.radius * (1.0 + OUTWARD)
+        undecided = shortest > instance.radius and least_value(here, radius) > instance.tau
+        held = over_ball(relaxation, radius) if undecided else None  # the diagnosis comes back to it
         # For the largest radius the strongest first: where it finds one, a cheaper method has nothing to add.
-        found = sought(instance, (everywhere, interval, linear, quadratic), (quadratic, linear, interval))
-        if shortest <= instance.radius or least_value(found, instance.radius) <= instance.tau:
+        found = useful(instance, largest(instance, here, (quadratic, linear, interval)))
+        if held is None:
             return Deep(found)
         functional = setting.functional(instance.members(1)[0])
-        radius = instance.radius * (1.0 + OUTWARD)  # of the bounds: that pass is kept
         return Deep(found, diagnosis=diagnose(relaxation, functional, radius, instance.tau))
 
     return bounds

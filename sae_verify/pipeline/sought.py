@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from sae_verify.bounds import Bound, Method
@@ -14,25 +16,42 @@ the checker encloses: ||e|| is a difference and known less sharply than ||h||.""
 
 def sought(instance: Instance, methods: tuple[Method, ...], for_radius: tuple[Method, ...]) -> tuple[Bound, ...]:
     """Of each method that applies a bound at the problem's radius, and the claim at a radius by the first that can."""
+    return useful(instance, largest(instance, at_radius(instance, methods), for_radius))
+
+
+def at_radius(instance: Instance, methods: tuple[Method, ...]) -> tuple[Bound, ...]:
+    """Of each method that applies a bound at the problem's radius, until one proves the claim for every radius."""
     radius = instance.radius * (1.0 + OUTWARD)
     found: list[Bound] = []
     for method in methods:
         here = method.bound(instance, radius) if method.applies(instance) else None
         found += [] if here is None else [here]
-        if here is not None and here.radius is None and here.value <= instance.tau:
-            break  # proven for every radius
-    else:
-        applicable = (method for method in for_radius if method.applies(instance))
-        largest = next((bound for method in applicable if (bound := method.certified(instance)) is not None), None)
-        found += [] if largest is None else [largest]
-    least = least_value(found, radius)
-    # A bound that neither meets the claim nor is the best at the radius would only cost the checker time; nor is one of
-    # use that another covers.
-    useful = [b for b in found if b.value <= max(least, instance.tau)]
-    return tuple(b for b in useful if not any(_better(other, b) for other in useful))
+        if _everywhere(instance, here):
+            break
+    return tuple(found)
 
 
-def least_value(bounds: tuple[Bound, ...] | list[Bound], radius: float) -> float:
+def largest(instance: Instance, found: tuple[Bound, ...], methods: tuple[Method, ...]) -> tuple[Bound, ...]:
+    """The bounds, and with them the claim at the largest radius that the first method proves which proves one."""
+    if any(_everywhere(instance, bound) for bound in found):
+        return found
+    certified = (method.certified(instance) for method in methods if method.applies(instance))
+    return (*found, *islice((bound for bound in certified if bound is not None), 1))
+
+
+def _everywhere(instance: Instance, bound: Bound | None) -> bool:
+    """Whether a bound proves the claim for every radius."""
+    return bound is not None and bound.radius is None and bound.value <= instance.tau
+
+
+def useful(instance: Instance, found: tuple[Bound, ...]) -> tuple[Bound, ...]:
+    """Those that meet the claim or are the least at the radius, and that no other covers; more only costs checking."""
+    least = least_value(found, instance.radius * (1.0 + OUTWARD))
+    good = [b for b in found if b.value <= max(least, instance.tau)]
+    return tuple(b for b in good if not any(_better(other, b) for other in good))
+
+
+def least_value(bounds: tuple[Bound, ...], radius: float) -> float:
     """The least bound at the radius; infinity where there is none."""
     return min((b.value for b in bounds if b.radius is None or b.radius >= radius), default=np.inf)
 

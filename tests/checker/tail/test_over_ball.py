@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sae_verify.bounds.over_ball import KEPT, is_kept, of_degree, over_ball, over_region
+from sae_verify.bounds.over_ball import KEPT, is_kept, kept_radii, of_degree, over_ball, over_region
 from sae_verify.bounds.through_blocks import Budget, linear_radius, prove
 from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
@@ -48,18 +48,19 @@ def test_what_is_kept_says_what_a_pass_says(family: str, degree: int) -> None:
             assert kept.region.radius == region.radius
 
 
-def test_the_last_few_are_kept(passes: list[float]) -> None:
+def test_the_latest_are_kept_and_what_is_held(passes: list[float]) -> None:
     relaxation = make(0, "gpt2", 1).relaxation
-    radii = [0.1 * (i + 1) for i in range(KEPT)]
-    for _ in range(2):
-        for radius in radii:
-            over_ball(relaxation, radius)
-    assert len(passes) == KEPT
-    over_ball(relaxation, radii[0])  # now the latest
-    over_ball(relaxation, 9.0)
-    assert is_kept(relaxation, radii[0])
-    assert not is_kept(relaxation, radii[1])
+    first, *others = [0.1 * (i + 1) for i in range(KEPT + 1)]
+    held = over_ball(relaxation, first)
+    for radius in (*others, *others):
+        over_ball(relaxation, radius)
     assert len(passes) == KEPT + 1
+    assert kept_radii(relaxation) == (*reversed(others), first)
+    assert over_ball(relaxation, first) is held
+    del held
+    for radius in others:  # the latest are others now
+        over_ball(relaxation, 10 * radius)
+    assert not is_kept(relaxation, first)
 
 
 def test_nothing_is_kept_of_what_is_gone() -> None:
