@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..arithmetic import Array, gamma
+from ..arithmetic import TINY, Array, gamma
 from .curves import Forms
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
@@ -50,7 +50,9 @@ class Moves:
     def joint(self) -> Array:
         """All parts side by side, E K / t, (P, Q), of the vector (t e), of length 1 at most for sum t^2 <= 1."""
         shares = _shares(np.array([size * length(k) for k, size in self.parts]))
-        return np.concatenate([k * (size / t) for (k, size), t in zip(self.parts, shares, strict=True)], axis=1)
+        return np.concatenate(
+            [k * ((size + TINY) / t) for (k, size), t in zip(self.parts, shares, strict=True)], axis=1
+        )
 
     def scaled(self, factor: Array) -> Moves:
         """The same with each entry times a number, (P,)."""
@@ -91,9 +93,10 @@ def nonlinear(z: Taylor) -> Moves:
 def crossed(a: Array, one: Moves, other: Moves) -> float:
     """sup ||sum_j a_j u_j v_j||, a (n, P). Theorem: adjoint-identity (e)."""
     weights = lengths(a.T)
-    apart = float(weights @ (one.sizes * other.sizes))
+    apart = float(weights @ grow(one.sizes * other.sizes))  # what vanishes may be multiplied by much
     f, h = (moves.entries + len(moves.parts) * VANISHING for moves in (one, other))
-    left = float(weights @ (f * other.sizes + (one.sizes + f) * h))
+    left = float(weights @ grow(f * other.sizes + (one.sizes + f) * h))
+    left += VANISHING * float(((one.sizes + f) * (other.sizes + h)).sum())  # of `columns`
     if not (left < apart < np.inf and one.parts and other.parts):
         return float(grow(apart))
     if len(weights) > FEW:

@@ -63,7 +63,7 @@ def together(one: Rows, two: Rows, three: Rows) -> float:
 
     The least of the norms of the three unfoldings and the sum of all sizes. With w_j what j contributes to that, as a
     share, and the cosines F, G and H in any order, an unfolding's square is the largest eigenvalue of
-    (F o G o w w^T) H.
+    (F o G o w w^T) H. Of rows whose length is too large by VANISHING, the sum changes by as much of them.
     """
     apart, weights = _weighted(one, two, three)
     lost = 4 * (one.lost + two.lost + three.lost + gamma(len(weights) + 8))
@@ -81,10 +81,16 @@ def nearly(one: Rows, two: Rows, three: Rows) -> Array:
 
 def _weighted(one: Rows, two: Rows, three: Rows) -> tuple[Array, Array]:
     """The sum of all sizes, and w w^T."""
-    sizes = one.sizes * two.sizes * three.sizes
+    sizes = _product(one.sizes, two.sizes, three.sizes)
     apart = grow(sizes.sum(axis=-1))
     weight = sizes / np.where((apart > 0) & (apart < np.inf), apart, 1.0)[..., None]
     return apart, weight[..., :, None] * weight[..., None, :]
+
+
+def _product(*factors: Array) -> Array:
+    """Of three sizes, each TINY at least or 0: least times largest first, so that no more than TINY vanishes."""
+    low, middle, high = np.sort(np.stack(np.broadcast_arrays(*factors)), axis=0)
+    return low * high * middle
 
 
 def _largest(left: Array, right: Array, lost: float) -> float:
@@ -125,18 +131,18 @@ def trilinear(a: Array, rows: Array, others: Array) -> float:
     Entries of `rows` and `others` may be off by three roundings. For many j: by the shorter side of each unfolding.
     """
     scales = [lengths(a.T), lengths(rows), lengths(others)]
-    sizes = scales[0] * scales[1] * scales[2]
+    sizes = _product(*scales)
     apart = float(grow(sizes.sum()))
     if not 0.0 < apart < np.inf:
         return apart
     count = len(sizes)
-    if len(a) == 1 and min(rows.shape[1], others.shape[1]) <= min(count, LARGEST):
-        form = (a[0][:, None] * rows).T @ others
-        return float(grow(min(spectral(form) + 2 * gamma(count + 2) * apart, apart)))
+    weight = sizes / apart
     units = [m / np.where(s > 0, s, 1.0)[:, None] for m, s in zip((a.T, rows, others), scales, strict=True)]
+    if len(a) == 1 and min(rows.shape[1], others.shape[1]) <= min(count, LARGEST):
+        form = (units[0] * weight[:, None] * units[1]).T @ units[2]
+        return float(grow(apart * min(spectral(form) + 2 * gamma(count + 8), 1.0)))
     if min(count, max(u.shape[1] for u in units)) > LARGEST:
         return apart
-    weight = sizes / apart
     grams = [u @ u.T for u in units]
     lost = 8 * gamma(sum(u.shape[1] for u in units) + 4 * count)
     best = 1.0

@@ -122,3 +122,55 @@ def test_signs_cancel_in_one_row() -> None:
     crossing = next(s for s, _ in product(z, z).errors if isinstance(s, Crossed))
     assert float(crossing.rows(np.array([[1.0, -1.0]]))[0]) < 1e-6
     assert float(crossing.rows(np.array([[1.0, 1.0]]))[0]) >= 2.0
+
+
+def sized(k: Array) -> Moves:
+    """One part K (P, 1) with E = 1."""
+    return Moves(((k, 1.0),), np.zeros(len(k)), 1.0001 * np.abs(k[:, 0]))
+
+
+def test_products_that_vanish_before_they_are_large() -> None:
+    """Regression: |a| |K| below the least float, times a large |M|; in models, by the order of the three factors."""
+
+    def moving(jacobian: list[float], gain: float) -> Taylor:
+        errors = ((Source("s", np.ones(1), 1.0), np.array([[gain]])),) if gain else ()
+        return Taylor(Domain(), np.zeros(1), np.array([jacobian]), (), errors, np.zeros(1))
+
+    for scale, line, error in ((1e-100, 1e-225, 1e225), (1e-155, 1e-165, 1e165)):
+        model = product(moving([line, 0.0], 0.0), moving([0.0, 0.0], error)).mapped(np.array([[scale]]))
+        assert float(model.reach[0]) >= scale
+    many = np.zeros((200, 1))
+    many[0] = 1.0
+    assert crossed(1e-100 * many.T, sized(1e-225 * many), sized(1e225 * many)) >= 1e-100
+
+
+def test_sizes_that_vanish() -> None:
+    """Regression: products of sizes, and of what is left over, that vanish before a large a multiplies them."""
+    small = sized(np.array([[1e-200]]))
+    assert crossed(np.array([[1e300]]), small, small) >= 1e-100
+    left = Moves(((np.zeros((1, 1)), 1.0),), np.array([1e-170]), np.array([1e-170]))
+    assert crossed(np.array([[1e300]]), left, left) >= 1e-40
+
+
+def test_columns_as_small_as_what_lengths_are_raised_by() -> None:
+    """Regression: the change of such lengths is no share of them, and cancels something else."""
+    tiny = 2.0**-1000
+    small, large = 0.01 * tiny, 1000 * tiny
+
+    def raised(size: float) -> float:
+        length = size * (1 + 2.0**-28) + tiny
+        return size * ((length + tiny) / length)
+
+    k = np.array([[1e150], [1e150 * raised(small) / raised(large)]])
+    m = np.full((2, 1), 1e140)
+    exact = abs(small * k[0, 0] - large * k[1, 0]) * 1e140
+    assert crossed(np.array([[small, -large]]), sized(k), sized(m)) >= exact
+
+
+def test_the_least_float_as_a_size() -> None:
+    """Regression: E / t, E the least float, is rounded by up to a half of it, for many entries."""
+    count, least = 200, 5e-324
+    k = np.full((count, 1), 1e300)
+    moves = Moves(((k, least), (k, least)), np.zeros(count), np.full(count, 2.0001 * (least * 1e300)))
+    exact = count * 2 * (least * 1e300)
+    assert crossed(np.ones((1, count)), moves, sized(np.ones((count, 1)))) >= exact
