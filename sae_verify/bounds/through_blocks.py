@@ -50,7 +50,7 @@ HOPELESS = 0.85
 square of the radius, caps shrink to nothing for 4 C (1 - C) > 1 at a radius near the one that breaks the claim, and
 C = 0.85 is the largest such at 0.7 of it."""
 CENTRE = 1e-6
-"""Of the defended state's length: the radius of a ball that is as good as its centre."""
+"""Of the defended state's length: the radius of a ball that is as good as its centre, for a guess where to search."""
 LONGER = 1.2
 """Factor to the next radius upwards."""
 LARGEST = 4.0

@@ -26,7 +26,12 @@ SMALL = 1e-200
 FEW = 96
 """Entries up to which the parts' shares are chosen for each sum: that costs their number times the entries' square."""
 LEAST = 1e-6
-"""Share of the smallest part, among those that are bounded together."""
+"""Share of the smallest part, among those that are bounded together. Every positive one is sound; it costs tightness."""
+CANCELLED = 1e-5
+"""Of the sum of sizes: below it the rounding of Gram matrices is seen, and the form itself is bounded, too; the less of
+two bounds is one."""
+BELOW = 1.0 - 2.0**-40
+"""Factor of shares, inward: their squares add up to 1 at most, also as exact numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +111,19 @@ def crossed(a: Array, one: Moves, other: Moves) -> float:
     first = [m.rows.stacked(_shares(m.rows.sizes @ (weights * n.sizes))) for m, n in ((one, other), (other, one))]
     made = nearly(columns, one.rows, first[1]), nearly(columns, first[0], other.rows)
     stacks = [moves.rows.stacked(_shares(parts)) for moves, parts in zip((one, other), made, strict=True)]
-    return float(grow(min(apart, left + together(columns, *stacks))))
+    found = together(columns, *stacks)
+    if found < CANCELLED * apart:
+        found = min(found, trilinear(a, one.joint, other.joint))
+    return float(grow(min(apart, left + found)))
 
 
 def _shares(sizes: Array) -> Array:
     """Positive t, (parts,), with sum t^2 <= 1, the squares in proportion to sizes, nearly."""
     whole = float(sizes.sum())
     if not 0.0 < whole < np.inf:
-        return np.full(len(sizes), (1.0 - 2.0**-40) / np.sqrt(len(sizes)))
+        return np.full(len(sizes), BELOW / np.sqrt(len(sizes)))
     share = np.maximum(sizes / whole, LEAST)
-    return np.sqrt(share / share.sum()) * (1.0 - 2.0**-40)
+    return np.sqrt(share / share.sum()) * BELOW
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,8 @@ from sae_verify.bounds.through_blocks import Budget, linear_radius, prove
 from sae_verify.checker.tail.region import Frame, Region
 from sae_verify.checker.tail.relaxation import Relaxation
 from sae_verify.checker.tail.taylor import Taylor
-
-from .enclosure import FAMILIES
-from .test_sandwich import make
+from tests.checker.tail.enclosure import FAMILIES
+from tests.checker.tail.test_sandwich import make
 
 
 @pytest.fixture
