@@ -26,7 +26,7 @@ SMALL = 1e-200
 FEW = 96
 """Entries up to which the parts' shares are chosen for each sum: that costs their number times the entries' square."""
 LEAST = 1e-6
-"""Share of the smallest part, among those that are bounded together. Every positive one is sound; it costs tightness."""
+"""Share of the smallest part, among those bounded together. Every positive one is sound; it costs tightness alone."""
 CANCELLED = 1e-5
 """Of the sum of sizes: below it the rounding of Gram matrices is seen, and the form itself is bounded, too; the less of
 two bounds is one."""
