@@ -17,11 +17,12 @@ from .curves import Forms, Products, cubic_size
 from .elementary import exp
 from .lowered import lowered
 from .normed import normed
-from .pieces import sharper
+from .pieces import cut, sharper
 from .pointwise import capped
 from .rotary import tables
 from .sizes import grow, length, lengths, spectral
 from .softmax import Softmax, mean
+from .sources import Left, Line, Mixed
 from .taylor import Taylor, added, stacked
 from .weights import AttentionWeights, NormWeights
 
@@ -48,14 +49,12 @@ def attended(y: Taylor, weights: AttentionWeights, context: Context, position: i
     Below degree 2 scores have no quadratic part, and remainders are those of one model alone.
     """
     moved: Taylor | None = None
-    box, norm = np.zeros(len(weights.output)), 0.0
+    left = Left.nothing(len(weights.output))
     for head in _heads(y, weights, context, position, degree):
-        part, head_box, head_norm = contribution(y, head)
-        moved = part if moved is None else moved + part
-        box, norm = box + head_box, norm + head_norm
+        part, more = contribution(y, head)
+        moved, left = part if moved is None else moved + part, left + more
     assert moved is not None
-    out = moved.scaled(np.ones(moved.width), weights.output_bias)
-    return out.with_source("attention", grow(box), float(grow(norm)))
+    return left.behind(moved.scaled(np.ones(moved.width), weights.output_bias))
 
 
 def weighted_scores(y: Taylor, head: Head) -> Array:
@@ -174,8 +173,8 @@ def weights_of(scores: Taylor) -> Softmax:
     return Softmax(pattern, centred, float(slip))
 
 
-def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
-    """One head's contribution without its remainder, and the box and norm of that and of what values may be off."""
+def contribution(y: Taylor, head: Head) -> tuple[Taylor, Left]:
+    """One head's contribution without its remainder, and that, with what values may be off."""
     softmax, values, value, output = head.softmax, head.values, head.value, head.output
     own = value[0] @ y.centre + value[1]
     fixed = np.concatenate([values.mid, own[None]])  # (P, d_head)
@@ -199,16 +198,16 @@ def contribution(y: Taylor, head: Head) -> tuple[Taylor, Array, float]:
     away += min(float(lengths(at.response.T) @ scores.loose), spectral(at.response) * length(scores.loose))
     squares = scores.domain.reach**2 * (np.abs(at.response) @ np.square(lengths(scores.jacobian)))
     moved = moved.loosened(grow(4 * gamma(len(softmax.pattern)) * squares + 4 * U * np.abs(base)))
+    slabs = cut(softmax, weights) if head.degree == 2 else None
+    norm = at.norm if slabs is None or not np.isfinite(at.norm) else slabs.norm(weights, at.norm)
     # The own value moves too: p'_T (v_T - v_T at the centre).
-    change, box, norm = moved_value(y, softmax, value[0], output, head.degree)
-    norm += sharper(softmax, weights, at.norm) if head.degree == 2 else at.norm
-    return moved + change, grow(at.box + box + off), float(grow(norm + away))
+    change, more = moved_value(y, softmax, value[0], output, head.degree)
+    mixed = (Mixed(softmax, weights, slabs, norm),) if head.degree == 2 else ()
+    return moved + change, Left(mixed, (at.box, norm), (), (grow(off), float(grow(away)))) + more
 
 
-def moved_value(
-    y: Taylor, softmax: Softmax, value: Array, output: Array, degree: int = 2
-) -> tuple[Taylor, Array, float]:
-    """The model of p'_T (v_T - v_T at the centre) without its remainder, and the remainder's box and norm."""
+def moved_value(y: Taylor, softmax: Softmax, value: Array, output: Array, degree: int = 2) -> tuple[Taylor, Left]:
+    """The model of p'_T (v_T - v_T at the centre) without its remainder, and that."""
     p = softmax.pattern
     domain = y.domain
     through = output @ value
@@ -237,6 +236,9 @@ def moved_value(
     # Of the rest, lengths are enough: the Hessians of one head's values are not worth their cost here.
     rest = spectral(through) * y.rest_norm + length(moving.loose)
     rests = lengths(through) * y.rest_norm + moving.loose
-    box = grow(turn * rests + bend * (moving.linear + rests))
-    norm = grow(turn * rest + bend * (moving.linear_norm + rest))
-    return model.loosened(rounding), box, float(norm)
+    others = grow((turn + bend) * rests), float(grow((turn + bend) * rest))
+    if degree == 2:
+        lines = (Line(domain, moving.jacobian, bend),)
+        return model.loosened(rounding), Left((), (np.zeros(len(output)), 0.0), lines, others)
+    box, norm = others[0] + bend * moving.linear, others[1] + bend * moving.linear_norm
+    return model.loosened(rounding), Left((), (np.zeros(len(output)), 0.0), (), (grow(box), float(grow(norm))))

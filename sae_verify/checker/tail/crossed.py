@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..arithmetic import TINY, Array, gamma
 from .curves import Forms
 from .domain import Domain
+from .measure import WHOLE, Measure
 from .sizes import grow, length, lengths, spectral
 from .taylor import Source, Taylor
 from .trilinear import VANISHING, Rows, nearly, together, trilinear
@@ -151,21 +153,20 @@ def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Cross
     return Crossed(site, np.minimum(box, grow(norm)), float(grow(norm)), one, other)
 
 
-def signs_free(domain: Domain, weights: Array, rows: Array) -> float:
-    """sup ||sum_j w_j x_j|| over |x_j| <= |rows_j . y|, w (n, P), rows (P, k).
+def signs_free(domain: Domain, weights: Array, rows: Array, by: Measure = WHOLE) -> Any:
+    """sup of sum_j w_j x_j over |x_j| <= |rows_j . y|, w (n, P), rows (P, k): its length, or each entry.
 
-    ||W x|| <= ||W D|| ||D^-1 rows y|| for every positive diagonal D: a few are tried.
+    ||W x|| <= ||W D|| ||D^-1 rows y|| for every positive diagonal D, and for each row of W: a few are tried.
     """
-    a, b = lengths(weights.T), domain.rows(rows)
-    apart = float(grow((a * b).sum()))
+    columns, a, b = by.columns(weights), lengths(weights.T), domain.rows(rows)
+    best = grow(columns @ b)
     keep = (a > SMALL) & (b > SMALL)
     if not keep.any():
-        return apart
-    left = float(grow((a * b)[~keep].sum()))
+        return best
+    left = columns[..., ~keep] @ b[~keep]
     weights, rows, a, b = weights[:, keep], rows[keep], a[keep], b[keep]
-    best = apart
     for power in (0.0, 0.5):
         d = (b / a) ** power
-        product = spectral(weights * d) * domain.matrix(rows / d[:, None])
-        best = min(best, float(grow(product * (1 + 2.0**-40) + left)))
+        product = by.of(weights * d) * domain.matrix(rows / d[:, None])
+        best = np.minimum(best, grow(product * (1 + 2.0**-40) + left))
     return best

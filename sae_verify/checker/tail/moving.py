@@ -24,6 +24,7 @@ from .pointwise import capped
 from .rotary import tables
 from .sizes import grow, lengths
 from .softmax import Softmax
+from .sources import Left
 from .taylor import Taylor, stacked
 from .weights import AttentionWeights, BlockWeights
 
@@ -80,19 +81,15 @@ def attended(
 ) -> Taylor:
     """The model of the attention's output at place len(y) - 1, from those of its normed input there and before."""
     moved: Taylor | None = None
-    box, norm = np.zeros(len(weights.output)), 0.0
+    left = Left.nothing(len(weights.output))
     for head, movers in _heads(y, weights, context, places, degree):
-        part, head_box, head_norm = contribution(y[-1], head)
+        part, more = contribution(y[-1], head)
         for at, model in movers:
-            change, more_box, more_norm = moved_value(
-                model, _last(head.softmax, at), head.value[0], head.output, degree
-            )
-            part, head_box, head_norm = part + change, head_box + more_box, head_norm + more_norm
-        moved = part if moved is None else moved + part
-        box, norm = box + head_box, norm + head_norm
+            change, change_left = moved_value(model, _last(head.softmax, at), head.value[0], head.output, degree)
+            part, more = part + change, more + change_left
+        moved, left = part if moved is None else moved + part, left + more
     assert moved is not None
-    out = moved.scaled(np.ones(moved.width), weights.output_bias)
-    return out.with_source("attention", grow(box), float(grow(norm)))
+    return left.behind(moved.scaled(np.ones(moved.width), weights.output_bias))
 
 
 def score_rows(y: Sequence[Taylor], weights: AttentionWeights, context: Context, places: Places) -> Array:

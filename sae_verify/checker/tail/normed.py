@@ -18,7 +18,8 @@ import numpy as np
 from ..arithmetic import gamma
 from .curves import Forms, Products
 from .sizes import grow, length
-from .taylor import Taylor
+from .sources import Line, along
+from .taylor import Source, Taylor
 from .weights import NormWeights
 
 FAR = 0.5
@@ -40,7 +41,7 @@ def normed(x: Taylor, norm: NormWeights) -> Taylor:
 
 def _shorter(one: Taylor, other: Taylor) -> Taylor:
     """Of two models of the same vector, the one with less that is not linear."""
-    return other if other.rest_norm < one.rest_norm else one
+    return other if other.errors[-1][0].norm < one.errors[-1][0].norm else one
 
 
 def _apart(part: Taylor, z: Taylor, epsilon: float) -> Taylor:
@@ -69,21 +70,28 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     nc, r0 = length(c), np.sqrt(s0)
     e = grow(d * epsilon / s0 + 16 * lost)
     unit = c / nc if 0 < nc < np.inf else c
-    along = z.mapped(unit[None])
+    ahead_of = z.mapped(unit[None])
     whole = grow(z.linear_norm + z.rest_norm)
     slip = 8 * lost * whole
-    ul, um = along.linear[0] + slip, along.rest[0] + slip
+    ul, um = ahead_of.linear[0] + slip, ahead_of.rest[0] + slip
     across = jacobian - np.outer(unit, unit @ jacobian)
     bl = min(grow(z.domain.matrix(across) + slip), z.linear_norm)
     bm = z.rest_norm
     al, am = nc * ul / s0, nc * um / s0
-    norm = _remainder(nc, s0, e, (ul, um), (bl, bm), (al, am))
+    ahead, f = _remainder(nc, s0, e, (ul, um), (bl, bm), (al, am))
+    # Across there remain f u_p, and of the second order what is not linear in the argument.
+    beside = bm * (f + al + am)
+    norm = float(grow(np.hypot(ahead, bl * (f + am) + beside)))
     model = _second_order(z, s0, r0)
     # Its own size, should the series not converge: both the exact value and the polynomial are bounded.
     bounded = 1.0 + length(model.centre) + model.linear_norm + model.quadratic_norm + model.error_norm
     lost_root = 8 * lost * (nc + whole) / r0 * _cube(al + am)
     remainder = min(grow(norm / r0 + lost_root), grow(bounded))
-    return model.with_source("norm", np.full(d, remainder), remainder)
+    if not remainder < bounded:
+        return model.with_source("norm", np.full(d, remainder), remainder)
+    others = float(grow((beside + slip * (f + am)) / r0 + lost_root))
+    lines = Line(None, unit[:, None], float(grow(ahead / r0))), Line(z.domain, across, float(grow((f + am) / r0)))
+    return model.with_error(along("norm", lines, Source("norm", np.full(d, others), others), remainder))
 
 
 def _cube(a: float) -> float:
@@ -93,22 +101,23 @@ def _cube(a: float) -> float:
 
 def _remainder(
     nc: float, s0: float, e: float, u: tuple[float, float], b: tuple[float, float], a: tuple[float, float]
-) -> float:
-    """The norm of what is beyond the second order, times sqrt(s0); pairs: the linear part's size, and the rest's."""
+) -> tuple[float, float]:
+    """What is beyond the second order along c, times sqrt(s0), and f of norm-remainder (d).
+
+    Pairs: the linear part's size, and the rest's.
+    """
     (ul, um), (bl, bm), (al, am) = u, b, a
     radial, cross, A = ul + um, bl + bm, grow(al + am)
     if not A < 0.99:
-        return np.inf
+        return np.inf, np.inf
     i = 1.0 / (1.0 - A)
     p = (cross * cross + e * (radial * radial)) / s0
-    phi = max(A * A * i, 0.5 * p * i**3)
-    along = nc * (0.5 * p * A * (2 - A) * i**2 + 0.375 * (p * p) * i**4) + radial * e * phi
-    across = cross * phi
+    f = max(A * A * i, 0.5 * p * i**3)
+    along = nc * (0.5 * p * A * (2 - A) * i**2 + 0.375 * (p * p) * i**4) + radial * e * f
     # The second-order terms are taken at the linear part of u alone.
     du = 2 * ul * um + um * um
     along += 0.5 * nc * (2 * bl * bm + bm * bm + e * du) / s0 + e * nc / s0 * du
-    across += bl * am + bm * al + bm * am
-    return float(grow(np.hypot(along, across)))
+    return float(grow(along)), float(grow(f))
 
 
 def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:

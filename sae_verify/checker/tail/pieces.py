@@ -14,7 +14,9 @@ Theorem: attention-remainder.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +24,9 @@ from ..arithmetic import Array, U, gamma
 from .crossed import signs_free
 from .domain import Domain
 from .elementary import exp
+from .measure import ENTRIES, WHOLE, Measure
 from .sizes import grow, length, lengths
-from .softmax import Softmax, followed, followed_coarsely, mean
+from .softmax import Softmax, followed, followed_coarsely, remainder
 from .taylor import Taylor
 
 SLABS = 6
@@ -34,28 +37,50 @@ WORTHWHILE = 0.03
 
 def sharper(softmax: Softmax, weights: Array, norm: float, worthwhile: float = WORTHWHILE) -> float:
     """A bound of the norm of the remainder of `mean(softmax, weights)`; `norm` is the one to improve upon."""
+    slabs = cut(softmax, weights, worthwhile)
+    return norm if slabs is None or not np.isfinite(norm) else slabs.norm(weights, norm)
+
+
+@dataclass(frozen=True, eq=False)
+class Slabs:
+    """The parts of the domain of a softmax's scores; they serve the remainders of all weights."""
+
+    softmax: Softmax
+    parts: tuple[_Slab, ...]
+
+    def norm(self, weights: Array, norm: float) -> float:
+        """A bound of the remainder's norm for weights (n, P); `norm` is the one to improve upon."""
+        scores = self.softmax.scores
+        weights, off = narrowed(weights)
+        compared = [slab.compared(self.softmax, weights, WHOLE) for slab in self.parts]
+        # The remainder is sum x_j w_j, x_j = p'_j - p_j (1 + c_j + c_j^2 / 2).
+        worst = narrow = off * self.softmax.furthest
+        for one in sorted(compared, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
+            if narrow + one.linear + one.coarsely(scores) > worst:
+                worst = max(worst, narrow + one.linear + one.closely(scores))
+            if worst >= norm:
+                return norm
+        return float(grow(worst))
+
+    def entries(self, weights: Array) -> Array:
+        """A bound of each entry of the remainder for weights (n, P), (n,): a coarser one."""
+        compared = [slab.compared(self.softmax, weights, ENTRIES) for slab in self.parts]
+        return grow(np.max([one.linear + one.coarsely(self.softmax.scores) for one in compared], axis=0))
+
+
+def cut(softmax: Softmax, weights: Array, worthwhile: float = WORTHWHILE) -> Slabs | None:
+    """Slabs along the direction in which the remainder for these weights grows most; None where they are of no use."""
     scores, p = softmax.scores, softmax.pattern
     m = scores.domain.box
-    if not (softmax.partition > worthwhile and np.isfinite(norm)) or scores.jacobian.shape[1] <= m + 1:
-        return norm
-    weights, off = narrowed(weights)
-    size = lengths(weights.T)
-    leading = np.sqrt(p * size * softmax.cubic)[:, None] * scores.jacobian[:, m:]
+    if not softmax.partition > worthwhile or scores.jacobian.shape[1] <= m + 1:
+        return None
+    leading = np.sqrt(p * lengths(weights.T) * softmax.cubic)[:, None] * scores.jacobian[:, m:]
     if not np.isfinite(leading).all():
-        return norm
+        return None
     along = np.linalg.svd(leading, full_matrices=False)[2][0]
     along = along / np.linalg.norm(along)
     ends = np.linspace(-1.0, 1.0, SLABS + 1)
-    slabs = [_slab(softmax, weights, along, float(low), float(high)) for low, high in pairwise(ends)]
-    # The remainder is sum x_j w_j, x_j = p'_j - p_j (1 + c_j + c_j^2 / 2): sum |x_j| <= 2 + sup |c_j| + sup c_j^2 / 2.
-    furthest = float(scores.reach.max())
-    worst = narrow = off * (2 + furthest * (1 + furthest))
-    for slab in sorted(slabs, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
-        if narrow + slab.linear + slab.coarsely(scores) > worst:
-            worst = max(worst, narrow + slab.linear + slab.closely(scores))
-        if worst >= norm:
-            return norm
-    return float(grow(worst))
+    return Slabs(softmax, tuple(_slab(softmax, along, float(low), float(high)) for low, high in pairwise(ends)))
 
 
 def narrowed(weights: Array) -> tuple[Array, float]:
@@ -79,28 +104,85 @@ class _Slab:
     """A part of the ball where low <= along . y <= high.
 
     Attributes:
-        there: the pattern at its middle, and what is linear in the scores around it. apart: weights centred there.
-        change: R' - R. linear: the distance over the slab for the linear part of the scores.
+        there: the pattern at its middle, and what is linear in the scores around it. base: the scores there, (P,).
+        moved: what is linear in them before it is centred, (P, k + 1). lost: what floats lose in it, (P,).
+    """
+
+    there: Softmax
+    base: Array
+    moved: Array
+    lost: Array
+
+    @cached_property
+    def reach(self) -> Array:
+        """sup |l'_j|, (P,)."""
+        return grow(self.there.scores.domain.rows(self.moved) + self.lost)
+
+    @cached_property
+    def drift(self) -> float:
+        """sup |n|, the mean of l' under the pattern."""
+        return self.there.scores.domain.row(self.there.pattern @ self.moved)
+
+    def compared(self, softmax: Softmax, weights: Array, by: Measure) -> _Compared:
+        """The model at the slab's middle with the softmax's own, for weights (n, P)."""
+        p, there, moved = softmax.pattern, self.there, self.moved
+        own = weights @ there.pattern
+        apart = weights - own[:, None]
+        response, here = apart * there.pattern, weights * p
+        change = response - here
+        domain = there.scores.domain
+        shift = here * self.base
+        first = by.over(domain, (change - shift) @ moved)
+        answer = by.over(domain, response @ moved)
+        # R and R' sum to 0: R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n).
+        centred = there.scores.jacobian
+        second = np.minimum(
+            signs_free(domain, change, (0.5 * self.reach)[:, None] * moved, by) + self.drift * answer,
+            signs_free(domain, change, (0.5 * there.reach)[:, None] * centred, by)
+            + self.drift * by.over(domain, here @ centred),
+        )
+        absolute = by.columns(change)
+        slack = absolute @ self.lost + by.columns(shift) @ self.lost + absolute @ (self.lost * self.reach)
+        slack += self.drift * (by.columns(response) @ self.lost) + float(there.pattern @ self.lost) * answer
+        reach = 1 + np.abs(self.base) + self.reach
+        rounding = 32 * gamma(sum(moved.shape)) * (by.columns(weights) @ ((np.abs(p) + there.pattern) * reach**2))
+        rounding += 4 * U * by.vector(own)
+        # Responses add up to 0 up to rounding.
+        sums = by.vector(here.sum(axis=1)) + by.vector(response.sum(axis=1))
+        rounding += sums * (1 + self.drift) ** 2
+        constant = by.vector(own - here @ self.base - 0.5 * shift @ self.base)
+        left = remainder(there, apart, by, movers=(0, 1))
+        return _Compared(there, apart, change, grow(constant + first + second + left + slack + rounding), by)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """What a slab says of weights.
+
+    Attributes:
+        there: as of the slab. apart: weights centred there. change: R' - R.
+        linear: the distance over the slab for the linear part of the scores, as `by` has it.
     """
 
     there: Softmax
     apart: Array
     change: Array
-    linear: float
+    linear: Any
+    by: Measure
 
     def closely(self, scores: Taylor) -> float:
-        """What is not linear in the scores adds to the distance."""
+        """What is not linear in the scores adds to the distance's length."""
         return float(grow(scores.mapped(self.change).rest_norm + followed(self.there, self.apart, scores)))
 
-    def coarsely(self, scores: Taylor) -> float:
-        """The same from sizes alone: cheap and looser."""
-        moved = float(lengths(self.change.T) @ scores.rest)
-        return float(grow(moved + followed_coarsely(self.there, self.apart, scores.rest)))
+    def coarsely(self, scores: Taylor) -> Any:
+        """What it adds, from sizes alone: cheap and looser."""
+        moved = self.by.columns(self.change) @ scores.rest
+        return grow(moved + followed_coarsely(self.there, self.apart, scores.rest, self.by))
 
 
-def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> _Slab:
-    scores, p = softmax.scores, softmax.pattern
-    m, (count, k) = scores.domain.box, scores.jacobian.shape
+def _slab(softmax: Softmax, along: Array, low: float, high: float) -> _Slab:
+    scores = softmax.scores
+    m, k = scores.domain.box, scores.jacobian.shape[1]
     middle, half = 0.5 * (low + high), 0.5 * (high - low) * (1 + 2.0**-30)
     inner = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
     radius = float(grow(np.sqrt(1.0 - inner * inner + 2.0**-30)))
@@ -111,33 +193,7 @@ def _slab(softmax: Softmax, weights: Array, along: Array, low: float, high: floa
     base = middle * ahead
     # What floats lose in the scores: `along` is of length 1 up to rounding only.
     lost = grow(16 * gamma(k) * lengths(scores.jacobian) * scores.domain.reach)
-    there = _pattern(softmax, base, moved, lost, Domain(m + 1))
-    own = weights @ there.pattern
-    apart = weights - own[:, None]
-    response, here = apart * there.pattern, weights * p
-    change = response - here
-    domain = there.scores.domain
-    shift = here * base
-    constant = length(own - here @ base - 0.5 * shift @ base)
-    first = domain.matrix((change - shift) @ moved)
-    reach = grow(domain.rows(moved) + lost)
-    # R and R' sum to 0: R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n).
-    drift = domain.row(there.pattern @ moved)
-    centred = there.scores.jacobian
-    second = min(
-        signs_free(domain, change, (0.5 * reach)[:, None] * moved) + drift * domain.matrix(response @ moved),
-        signs_free(domain, change, (0.5 * there.reach)[:, None] * centred) + drift * domain.matrix(here @ centred),
-    )
-    absolute = lengths(change.T)
-    remainder = mean(there, apart, movers=(0, 1)).norm
-    slack = float((absolute * lost).sum() + (lengths(shift.T) * lost).sum() + (absolute * lost * reach).sum())
-    slack += drift * float(lengths(response.T) @ lost) + float(there.pattern @ lost) * domain.matrix(response @ moved)
-    sizes = lengths(weights.T) * (np.abs(p) + there.pattern) * (1 + np.abs(base) + reach) ** 2
-    rounding = 32 * gamma(count + k) * float(sizes.sum()) + 4 * U * length(own)
-    # Responses add up to 0 up to rounding.
-    rounding += (length(here.sum(axis=1)) + length(response.sum(axis=1))) * (1 + drift) ** 2
-    linear = float(grow(constant + first + second + remainder + slack + rounding))
-    return _Slab(there, apart, change, linear)
+    return _Slab(_pattern(softmax, base, moved, lost, Domain(m + 1)), base, moved, lost)
 
 
 def _pattern(softmax: Softmax, base: Array, moved: Array, lost: Array, domain: Domain) -> Softmax:

@@ -13,6 +13,7 @@ from .activations import jet, slope, third
 from .crossed import crossing, linear, nonlinear
 from .curves import Products
 from .sizes import grow, length
+from .sources import Free
 from .taylor import Pairs, Taylor, added
 
 
@@ -29,8 +30,9 @@ def activated(z: Taylor, kind: str) -> Taylor:
     # Far out the series says nothing, but the slope does: |sigma(c + u) - s0| and the model are at most this.
     whole = grow((slope(kind) + np.abs(s1)) * reach + 0.5 * bend * z.linear**2)
     near = box <= whole
-    together = z.domain.matrix(np.where(near, steep, 0.0)[:, None] * z.jacobian)
-    together += length(np.where(near, steep * rest, whole))
+    lines = np.where(near, steep, 0.0)[:, None] * z.jacobian
+    others = grow(np.where(near, steep * rest, whole))
+    together = float(grow(z.domain.matrix(lines) + length(others)))
     bent = np.where(near, s2, 0.0)
     moves, rests = linear(z.domain, z.jacobian).scaled(bent), nonlinear(z)
     cross = crossing(kind, moves, rests, z.domain.matrix((bent * rest)[:, None] * z.jacobian))
@@ -46,7 +48,9 @@ def activated(z: Taylor, kind: str) -> Taylor:
         grow(np.abs(s1) * z.loose + rounding),
     )
     model = model.with_error(cross).with_error(square)
-    return model.with_source(kind, np.where(near, third_order, whole), float(grow(together)))
+    box = np.where(near, third_order, whole)
+    together = min(together, length(box))
+    return model.with_error(Free(kind, np.minimum(box, together), together, z.domain, lines, others))
 
 
 def product(a: Taylor, b: Taylor) -> Taylor:

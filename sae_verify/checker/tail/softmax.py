@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from ..arithmetic import Array, Ball, U, gamma
 from .crossed import Moves, crossed, linear, nonlinear, signs_free
 from .curves import Products
 from .elementary import exp
-from .sizes import grow, length, lengths, spectral
+from .measure import ENTRIES, WHOLE, Measure
+from .sizes import grow, length
 from .taylor import Taylor
 
 PIECES = 24
@@ -50,6 +52,12 @@ class Softmax:
         return self.scores.reach
 
     @cached_property
+    def furthest(self) -> float:
+        """sup of sum |p'_j - p_j (1 + c_j + c_j^2 / 2)|: at most 2 + sup |c_j| + sup c_j^2 / 2."""
+        largest = float(self.reach.max(initial=0.0))
+        return float(grow(2 + largest * (1 + largest)))
+
+    @cached_property
     def cubic(self) -> Array:
         """sup |theta(c_j)| / (|c_j| Z), (P,): Z >= 1 + p_j (exp(c_j) - 1 - c_j) since the others' exp(c) >= 1 + c."""
         if not self.slip < MOST_SLIP:
@@ -76,6 +84,19 @@ class Softmax:
     def moved(self, response: Array) -> Taylor:
         """The model of sum_j response_j (c_j + l_j^2 / 2), response (n, P)."""
         return self.scores.mapped(response).with_curve(self.squares, 0.5 * response)
+
+    @cached_property
+    def _compared(self) -> dict[int, tuple[NDArray[np.bool_], Array]]:
+        return {}
+
+    def compared(self, count: int) -> tuple[NDArray[np.bool_], Array]:
+        """The `count` keys that move most, as a mask, and `_coefficients` of them."""
+        if count not in self._compared:
+            order = np.argsort(-self.pattern * _excess2(self.reach) * self.reach**2)
+            chosen = np.zeros(len(order), dtype=bool)
+            chosen[order[:count]] = True
+            self._compared[count] = chosen, _coefficients(self, chosen)
+        return self._compared[count]
 
     @cached_property
     def partition(self) -> float:
@@ -141,44 +162,45 @@ class Mean:
 
 def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> Mean:
     """The mean of `weights` (n, P), centred under the pattern up to rounding; without its value at the centre."""
+    norm = float(remainder(softmax, weights, WHOLE, movers))
+    return Mean(weights * softmax.pattern, remainder(softmax, weights, ENTRIES, movers), norm)
+
+
+def remainder(softmax: Softmax, weights: Array, by: Measure = WHOLE, movers: tuple[int, ...] = MOVERS) -> Any:
+    """What is left of the mean of `weights` (n, P), centred under the pattern up to rounding, beyond its response."""
     p, s, domain = softmax.pattern, softmax.scores, softmax.scores.domain
-    reach, rest, linear = softmax.reach, s.rest, s.linear
+    reach, rest = softmax.reach, s.rest
     response = weights * p
-    shares = lengths(weights.T) * p  # |p_j w_j|
-    first = domain.matrix(response @ s.jacobian)
+    first = by.over(domain, response @ s.jacobian)
     root = np.sqrt(p)
     scaled = weights * root
-    shift = signs_free(domain, scaled, (root * rest)[:, None] * s.jacobian)
-    if s.curves or s.errors:
+    columns = by.columns(weights)
+    shares, sizes = columns * p, by.of(scaled)
+
+    def moved(factor: Array) -> Any:
+        """sup of sum p_j w_j x_j over |x_j| <= factor_j |l_j|."""
+        return signs_free(domain, scaled, (root * factor)[:, None] * s.jacobian, by)
+
+    def least(x: Array) -> Any:
+        """sup of sum p_j w_j x_j over |x_j| at most x_j."""
+        return grow(np.minimum(shares @ x, sizes * length(root * x)))
+
+    shift = moved(rest)
+    if (s.curves or s.errors) and by is WHOLE:
         shift = min(shift, crossed(response, softmax.moves, nonlinear(s)))
-    shift += _least(shares, scaled, root, 0.5 * rest * rest)
-    hull = float(lengths(weights.T).max(initial=0.0))
-    offset = length(response.sum(axis=1)) + gamma(len(p)) * float(shares.sum())
+    shift += least(0.5 * rest * rest)
+    hull = columns.max(axis=-1, initial=0.0)
+    offset = by.vector(response.sum(axis=1)) + gamma(len(p)) * shares.sum(axis=-1)
     # Keys that can move much are compared with their own model first, which keeps the signs of theta and of 1/Z - 1.
-    order = np.argsort(-p * _excess2(reach) * reach**2)
-    best, box = np.inf, np.full(len(weights), np.inf)
-    absolute = np.abs(response)
-    for count in movers:
-        chosen = np.zeros(len(p), dtype=bool)
-        chosen[order[:count]] = True
-        slope, linear_part = _coefficients(softmax, chosen), np.where(chosen, 0.0, response)
-        series = signs_free(domain, scaled, (root * slope)[:, None] * s.jacobian)
-        series += _least(shares, scaled, root, slope * rest)
+    best: Any = np.inf
+    for chosen, slope in map(softmax.compared, movers):
         free = np.where(chosen, 0.0, 1.0)
-        half = signs_free(domain, scaled, (free * root * 0.5 * reach)[:, None] * s.jacobian)
-        whole = domain.matrix(linear_part @ s.jacobian) + half
-        whole += _least(shares, scaled, root, free * (rest + 0.5 * reach * rest))
-        best = min(best, float(grow(series + whole * softmax.partition)))
-        sure = absolute @ (slope * reach) + softmax.partition * (
-            domain.rows(linear_part @ s.jacobian) + absolute @ (free * (rest + 0.5 * reach**2))
-        )
-        box = np.minimum(box, grow(sure))
-    half = signs_free(domain, scaled, (root * 0.5 * reach)[:, None] * s.jacobian)
-    model = first + half + _least(shares, scaled, root, rest + 0.5 * reach * rest)
+        whole = by.over(domain, (response * free) @ s.jacobian) + moved(free * 0.5 * reach)
+        whole += least(free * (rest + 0.5 * reach * rest))
+        best = np.minimum(best, grow(moved(slope) + least(slope * rest) + whole * softmax.partition))
+    model = first + moved(0.5 * reach) + least(rest + 0.5 * reach * rest)
     # Beyond the range where the series helps, the mean is still one of the weights.
-    norm = grow(min(best, float(grow(hull + model))) + shift + 2 * offset)
-    box = grow(box + absolute @ (rest * (linear + 0.5 * rest)) + 2 * offset)
-    return Mean(response, box, float(norm))
+    return grow(np.minimum(best, grow(hull + model)) + shift + 2 * offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,14 +210,15 @@ class _Following:
     Attributes:
         softmax: its scores may have only rounding besides their linear part.
         weights: (n, P). rest: sup |r_j|, centred under the pattern, (P,). largest: sup |r_j| without that.
-        answer: sup ||F'(0) r||.
+        answer: sup of F'(0) r. by: what is bounded of F.
     """
 
     softmax: Softmax
     weights: Array
     rest: Array
     largest: float
-    answer: float
+    answer: Any
+    by: Measure = WHOLE
 
     @cached_property
     def slip(self) -> float:
@@ -220,33 +243,44 @@ class _Following:
         return self.weights * self.root
 
     @cached_property
+    def size(self) -> Any:
+        return self.by.of(self.scaled)
+
+    @cached_property
+    def columns(self) -> Array:
+        return self.by.columns(self.weights)
+
+    @cached_property
     def shares(self) -> Array:
-        """|p_j w_j|, (P,)."""
-        return lengths(self.weights.T) * self.softmax.pattern
+        """|p_j w_j|, (P,) or (n, P)."""
+        return self.columns * self.softmax.pattern
 
-    def moved(self, factor: Array, share: float) -> float:
-        """sup ||sum_j p_j w_j x_j|| over |x_j| at most factor_j (|l_j| + share r_j)."""
+    def least(self, x: Array) -> Any:
+        """sup of sum_j p_j w_j x_j over |x_j| at most x_j."""
+        return grow(np.minimum(self.shares @ x, self.size * length(self.root * x)))
+
+    def moved(self, factor: Array, share: float) -> Any:
+        """sup of sum_j p_j w_j x_j over |x_j| at most factor_j (|l_j| + share r_j)."""
         line = self.softmax.scores
-        size = signs_free(line.domain, self.scaled, (self.root * factor)[:, None] * line.jacobian)
-        return size + _least(self.shares, self.scaled, self.root, factor * (line.loose + share * self.rest))
+        size = signs_free(line.domain, self.scaled, (self.root * factor)[:, None] * line.jacobian, self.by)
+        return size + self.least(factor * (line.loose + share * self.rest))
 
-    def together(self, cross: float, mean_moves: float, rest_moves: float) -> float:
+    def together(self, cross: Any, mean_moves: Any, rest_moves: float) -> Any:
         """The bound from those of sum p phi r w, without what 1/Z - 1 adds, of sum p phi w and of sum p phi r."""
         # Sums that are 0 are so up to rounding.
-        longest, p = lengths(self.weights.T).max(), self.softmax.pattern
+        longest, p = self.columns.max(axis=-1, initial=0.0), self.softmax.pattern
         reach = 1 + float(self.moving.reach.max(initial=0.0)) + self.largest
-        off = length((self.weights * p).sum(axis=1))
-        off += (gamma(len(p)) + 4 * self.slip) * float(self.shares.sum() + longest)
-        found = cross + self.moving.partition * self.answer + min(mean_moves, 2 * longest) * rest_moves
-        return float(grow(found + 8 * off * reach * reach))
+        off = self.by.vector((self.weights * p).sum(axis=1))
+        off = off + (gamma(len(p)) + 4 * self.slip) * (self.shares.sum(axis=-1) + longest)
+        found = cross + self.moving.partition * self.answer + np.minimum(mean_moves, 2 * longest) * rest_moves
+        return grow(found + 8 * off * reach * reach)
 
 
-def followed_coarsely(softmax: Softmax, weights: Array, rest: Array) -> float:
+def followed_coarsely(softmax: Softmax, weights: Array, rest: Array, by: Measure = WHOLE) -> Any:
     """The same as `followed` from sup |r_j|, `rest` (P,), alone: a bound that is cheap and looser."""
     p, line = softmax.pattern, softmax.scores
     largest, rest = float(rest.max(initial=0.0)), grow(rest + float(p @ rest))
-    answer = float((lengths(weights.T) * p) @ rest)
-    at = _Following(softmax, weights, rest, largest, answer)
+    at = _Following(softmax, weights, rest, largest, (by.columns(weights) * p) @ rest, by)
     rest_moves = float(p @ (at.steep * rest * (line.reach + rest)))
     return at.together(at.moved(at.steep * rest, 0.5), at.moved(at.steep, 1.0), rest_moves)
 
@@ -269,10 +303,10 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     bend = grow(bend * (1 + 8 * slip) + 8 * slip)
     lines, rests = linear(domain, line.jacobian), nonlinear(centred)
     split = crossed(response, lines, rests) + 0.5 * crossed(response, rests, rests) + at.moved(bend * rest, 0.5)
-    split += _least(at.shares, at.scaled, root, rest * fixed)
+    split += at.least(rest * fixed)
     cross = min(at.moved(steep * rest, 0.5), split)
     # exp(x) - 1 as it is, or as x + (exp(x) - 1 - x).
-    first = domain.matrix(response @ line.jacobian) + at.answer + _least(at.shares, at.scaled, root, fixed)
+    first = domain.matrix(response @ line.jacobian) + at.answer + at.least(fixed)
     mean_moves = min(
         at.moved(steep, 1.0), first * (1 + moving.partition) + at.moved(0.5 * moving.reach + moving.cubic, 1.0)
     )
@@ -280,7 +314,7 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     rest_moves = crossed(alone, lines, rests) + crossed(alone, rests, rests) + float(p @ (rest * fixed))
     rest_moves += signs_free(domain, root[None], (root * bend * rest)[:, None] * line.jacobian)
     rest_moves += float(p @ (bend * rest * (fixed + rest)))
-    return at.together(cross, mean_moves, rest_moves)
+    return float(at.together(cross, mean_moves, rest_moves))
 
 
 def _coefficients(softmax: Softmax, chosen: NDArray[np.bool_]) -> Array:
@@ -300,11 +334,6 @@ def _only(index: int, count: int) -> NDArray[np.bool_]:
     mask = np.zeros(count, dtype=bool)
     mask[index] = True
     return mask
-
-
-def _least(shares: Array, scaled: Array, root: Array, x: Array) -> float:
-    """sup ||sum p_j w_j x_j|| over |x_j| at most x_j."""
-    return float(grow(min(float((shares * x).sum()), spectral(scaled) * length(root * x))))
 
 
 SERIES = 24

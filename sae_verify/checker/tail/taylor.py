@@ -4,10 +4,11 @@ A model of a vector z over a domain of y says: for every y there are errors e_s 
 
     z(y) = c + J y + sum_s K_s q_s(y) + sum_s G_s e_s + f,
 
-q_s known quadratic forms of y, |e_s| <= box_s entry by entry, ||e_s||_2 <= norm_s, |f| <= loose. The curves q_s and the
-sources e_s are shared: the same stands in every model that descends from the site where it arose, so later linear maps
-act on it as they do on y, and errors cancel as the exact ones would. Every array is a float that is taken as exact;
-what rounding costs when one model is made from another is added to `loose`.
+q_s known quadratic forms of y, |e_s| <= box_s entry by entry, ||e_s||_2 <= norm_s, |f| <= loose; some sources know more
+of what maps make of e_s. The curves q_s and the sources e_s are shared: the same stands in every model that descends
+from the site where it arose, so later linear maps act on it as they do on y, and errors cancel as the exact ones would.
+Every array is a float that is taken as exact; what rounding costs when one model is made from another is added to
+`loose`.
 
 Theorem: adjoint-identity.
 """
@@ -28,7 +29,10 @@ from .sizes import grow, length, lengths, spectral
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Errors that arose at one site: |e| <= box (n,) entry by entry, and ||e||_2 <= norm."""
+    """Errors that arose at one site: |e| <= box (n,) entry by entry, and ||e||_2 <= norm.
+
+    Some know more of what a linear map makes of them: see sources.py.
+    """
 
     site: str
     box: Array
@@ -37,6 +41,10 @@ class Source:
     def rows(self, gain: Array) -> Array:
         """sup |gain e|, for gain (k, n): (k,)."""
         return grow(np.minimum(np.abs(gain) @ self.box, lengths(gain) * self.norm))
+
+    def size(self, gain: Array) -> float:
+        """sup ||gain e||_2, for gain (k, n)."""
+        return float(grow(spectral(gain) * self.norm))
 
 
 Errors = tuple[tuple[Source, Array], ...]
@@ -170,7 +178,7 @@ class Taylor:
     @cached_property
     def error_norm(self) -> float:
         """sup ||sum G e + f||_2."""
-        total = length(self.loose) + sum(spectral(gain) * source.norm for source, gain in self.errors)
+        total = length(self.loose) + sum(source.size(gain) for source, gain in self.errors)
         return min(float(grow(total)), length(self.error))
 
     @cached_property

@@ -99,13 +99,13 @@ def test_it_is_much_sharper_for_one_key_that_moves_far() -> None:
 
 def test_a_slab_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without the outer slabs the bound is too small."""
-    slab = pieces._slab
+    whole = pieces.cut
 
-    def inner(softmax: Softmax, weights: Array, along: Array, low: float, high: float) -> pieces._Slab:
-        made = slab(softmax, weights, along, low, high)
-        return made if abs(low + high) < 1.0 else replace(made, linear=-np.inf)
+    def inner(softmax: Softmax, weights: Array, worthwhile: float) -> pieces.Slabs | None:
+        made = whole(softmax, weights, worthwhile)
+        return made and replace(made, parts=made.parts[1:-1])
 
-    monkeypatch.setattr(pieces, "_slab", inner)
+    monkeypatch.setattr(pieces, "cut", inner)
     softmax, weights = moving(3, 0, 4.0, 0.0)
     exceeded = []
     for seed in range(40):

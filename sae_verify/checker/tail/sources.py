@@ -1,0 +1,200 @@
+"""Errors of which more is known than a box and a length: what maps make of them is bounded by where they come from.
+
+A map of many steps rarely acts on an error as on the worst vector of its length: a mean's error is a mean's of what
+the map makes of its weights, and a norm's error lies near two directions. Theorem: adjoint-identity (f).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..arithmetic import Array, gamma
+from .crossed import signs_free
+from .domain import Domain
+from .measure import ENTRIES, WHOLE, Measure
+from .pieces import Slabs
+from .sizes import grow, length, lengths
+from .softmax import Softmax, remainder
+from .taylor import Source, Taylor
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Errors s K y for numbers |s| <= size.
+
+    Attributes:
+        domain: of y, or None where y is 1 alone. map: K (n, k).
+    """
+
+    domain: Domain | None
+    map: Array
+    size: float
+
+    def itself(self, by: Measure) -> Any:
+        """Of s K y."""
+        return self.size * (by.vector(self.map[:, 0]) if self.domain is None else by.over(self.domain, self.map))
+
+    def through(self, gain: Array, by: Measure) -> Any:
+        """Of gain s K y."""
+        lost = 4 * gamma(gain.shape[1]) * by.vector(lengths(gain)) * length(self.map)
+        if self.domain is None:
+            return self.size * (by.vector((gain @ self.map)[:, 0]) + lost)
+        return self.size * (by.over(self.domain, gain @ self.map) + self.domain.reach * lost)
+
+
+@dataclass(frozen=True, eq=False)
+class Along(Source):
+    """Errors along few directions, or along what moves, and others.
+
+    Attributes:
+        lines: what adds up to them with `others`.
+    """
+
+    lines: tuple[Line, ...]
+    others: Source
+
+    def rows(self, gain: Array) -> Array:
+        """sup |gain e|, (k,)."""
+        found = sum((line.through(gain, ENTRIES) for line in self.lines), self.others.rows(gain))
+        return np.minimum(super().rows(gain), grow(found))
+
+    def size(self, gain: Array) -> float:
+        """sup ||gain e||."""
+        found = sum((line.through(gain, WHOLE) for line in self.lines), self.others.size(gain))
+        return float(min(super().size(gain), grow(found)))
+
+
+def along(site: str, lines: tuple[Line, ...], others: Source, norm: float = np.inf) -> Source:
+    """The source of the sum, an entry for each of `others`; its norm may be known better."""
+    if not lines:
+        return replace(others, site=site, norm=min(others.norm, norm))
+    box = sum((line.itself(ENTRIES) for line in lines), others.box)
+    norm = min(norm, sum((line.itself(WHOLE) for line in lines), others.norm))
+    return Along(site, grow(np.minimum(box, norm)), float(grow(norm)), lines, others)
+
+
+@dataclass(frozen=True, eq=False)
+class Free(Source):
+    """Errors |e_j| <= |lines_j . y| + others_j.
+
+    Attributes:
+        domain: of y. lines: (n, k). others: (n,).
+    """
+
+    domain: Domain
+    lines: Array
+    others: Array
+
+    def rows(self, gain: Array) -> Array:
+        """sup |gain e|, (k,); sharper where it is one row."""
+        plain = super().rows(gain)
+        return plain if len(gain) > 1 else np.minimum(plain, self.size(gain))
+
+    def size(self, gain: Array) -> float:
+        """sup ||gain e||."""
+        plain = super().size(gain)
+        if not np.isfinite(plain):
+            return plain
+        others = min(float(lengths(gain.T) @ self.others), WHOLE.of(gain) * length(self.others))
+        return float(min(plain, grow(signs_free(self.domain, gain, self.lines) + others)))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """The remainder of one head's mean, for weights (d, P) and whatever maps make of them.
+
+    Attributes:
+        softmax: of the head. weights: centred under its pattern. slabs: into which its domain is cut, or None.
+        norm: of the remainder.
+    """
+
+    softmax: Softmax
+    weights: Array
+    slabs: Slabs | None
+    norm: float
+
+    def rows(self, gain: Array) -> Array:
+        """sup |gain e|, (n,)."""
+        weights, lost = self._through(gain)
+        found = np.minimum(remainder(self.softmax, weights, ENTRIES), lengths(gain) * self.norm)
+        if self.slabs is not None:
+            found = np.minimum(found, self.slabs.entries(weights))
+        return grow(found + lost)
+
+    def size(self, gain: Array) -> float:
+        """sup ||gain e||."""
+        weights, lost = self._through(gain)
+        found = min(float(remainder(self.softmax, weights)), WHOLE.of(gain) * self.norm)
+        if self.slabs is not None:
+            found = self.slabs.norm(weights, found)
+        return float(grow(found + length(lost)))
+
+    def _through(self, gain: Array) -> tuple[Array, Array]:
+        """The weights after the map, and what rounding of them may cost each entry."""
+        sizes = (np.abs(gain) @ np.abs(self.weights)).max(axis=1, initial=0.0)
+        return gain @ self.weights, 4 * gamma(gain.shape[1]) * sizes * self.softmax.furthest
+
+
+@dataclass(frozen=True, eq=False)
+class Attended(Source):
+    """The remainders of an attention's heads, added up.
+
+    Attributes:
+        heads: of the attention.
+    """
+
+    heads: tuple[Mixed, ...]
+
+    def rows(self, gain: Array) -> Array:
+        """sup |gain e|, (k,)."""
+        plain = super().rows(gain)
+        if not np.isfinite(plain).all():
+            return plain
+        if len(gain) == 1:
+            return np.minimum(plain, self.size(gain))
+        return np.minimum(plain, grow(sum((head.rows(gain) for head in self.heads), np.zeros(len(gain)))))
+
+    def size(self, gain: Array) -> float:
+        """sup ||gain e||."""
+        plain = super().size(gain)
+        if not np.isfinite(plain):
+            return plain
+        return float(min(plain, grow(sum(head.size(gain) for head in self.heads))))
+
+
+@dataclass(frozen=True, eq=False)
+class Left:
+    """What models of heads leave out, heads added up.
+
+    Attributes:
+        mixed: the remainders of their means. means: a box of them, (d,), and a length.
+        lines: of what moving values add. others: a box and a length of everything else.
+    """
+
+    mixed: tuple[Mixed, ...]
+    means: tuple[Array, float]
+    lines: tuple[Line, ...]
+    others: tuple[Array, float]
+
+    @classmethod
+    def nothing(cls, width: int) -> Left:
+        """The sum of no heads."""
+        return cls((), (np.zeros(width), 0.0), (), (np.zeros(width), 0.0))
+
+    def __add__(self, other: Left) -> Left:
+        (a, b), (c, d) = self.means, other.means
+        (e, f), (g, h) = self.others, other.others
+        return Left(self.mixed + other.mixed, (a + c, b + d), self.lines + other.lines, (e + g, f + h))
+
+    def behind(self, model: Taylor) -> Taylor:
+        """The model of the attention's output, with these as its errors."""
+        (box, norm), (more, length_more) = self.means, self.others
+        if not self.mixed:
+            return model.with_source("attention", grow(box + more), float(grow(norm + length_more)))
+        norm = float(grow(min(norm, length(box))))
+        means = Attended("attention", grow(np.minimum(box, norm)), norm, self.mixed)
+        others = Source("attention", grow(more), float(grow(min(length_more, length(more)))))
+        return model.with_error(means).with_error(along("attention", self.lines, others))
