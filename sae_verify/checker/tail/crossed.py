@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from ..arithmetic import TINY, Array, gamma
 from .curves import Forms
 from .domain import Domain
-from .measure import WHOLE, Measure
 from .sizes import grow, length, lengths, spectral
 from .taylor import Source, Taylor
 from .trilinear import VANISHING, Rows, nearly, together, trilinear
 
-SMALL = 1e-200
-"""Sizes up to it are not divided by; what they bound is added as it stands."""
 FEW = 96
 """Entries up to which the parts' shares are chosen for each sum: that costs their number times the entries' square."""
 LEAST = 1e-6
@@ -93,7 +89,7 @@ def nonlinear(z: Taylor) -> Moves:
         else:
             left = domain.rows(curve.left)
             parts.append((gain, min(length(left * domain.rows(curve.right)), left.max() * domain.matrix(curve.right))))
-    parts += [(gain, source.norm) for source, gain in z.errors]
+    parts += [pair for source, gain in z.errors for pair in source.parts(gain)]
     return Moves(tuple(parts), grow(entries), z.rest)
 
 
@@ -135,12 +131,12 @@ class Crossed(Source):
     one: Moves
     other: Moves
 
-    def rows(self, gain: Array) -> Array:
-        """sup |gain e|, (k,); sharper where it is one row."""
-        plain = super().rows(gain)
-        if len(gain) > 1 or not np.isfinite(plain).all():
+    def size(self, gain: Array) -> float:
+        """sup ||gain e||; sharper where it is one row."""
+        plain = super().size(gain)
+        if len(gain) > 1 or not np.isfinite(plain):
             return plain
-        return np.minimum(plain, crossed(gain, self.one, self.other))
+        return min(plain, crossed(gain, self.one, self.other))
 
 
 def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Crossed:
@@ -151,22 +147,3 @@ def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Cross
         largest = float(u.sizes.max(initial=0.0))
         norm = min(norm, largest * (sum(spectral(k) * e for k, e in v.parts) + length(v.entries)))
     return Crossed(site, np.minimum(box, grow(norm)), float(grow(norm)), one, other)
-
-
-def signs_free(domain: Domain, weights: Array, rows: Array, by: Measure = WHOLE) -> Any:
-    """sup of sum_j w_j x_j over |x_j| <= |rows_j . y|, w (n, P), rows (P, k): its length, or each entry.
-
-    ||W x|| <= ||W D|| ||D^-1 rows y|| for every positive diagonal D, and for each row of W: a few are tried.
-    """
-    columns, a, b = by.columns(weights), lengths(weights.T), domain.rows(rows)
-    best = grow(columns @ b)
-    keep = (a > SMALL) & (b > SMALL)
-    if not keep.any():
-        return best
-    left = columns[..., ~keep] @ b[~keep]
-    weights, rows, a, b = weights[:, keep], rows[keep], a[keep], b[keep]
-    for power in (0.0, 0.5):
-        d = (b / a) ** power
-        product = by.of(weights * d) * domain.matrix(rows / d[:, None])
-        best = np.minimum(best, grow(product * (1 + 2.0**-40) + left))
-    return best

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..arithmetic import TINY, Array, U, gamma
-from .crossed import signs_free
 from .curves import Curve, Forms
 from .domain import Domain
+from .signless import signs_free
 from .sizes import grow, length, spectral
 from .taylor import Taylor
 

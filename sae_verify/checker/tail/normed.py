@@ -18,8 +18,8 @@ import numpy as np
 from ..arithmetic import gamma
 from .curves import Forms, Products
 from .sizes import grow, length
-from .sources import Line, along
-from .taylor import Source, Taylor
+from .sources import Carried, Line, along
+from .taylor import Taylor
 from .weights import NormWeights
 
 FAR = 0.5
@@ -89,9 +89,16 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     remainder = min(grow(norm / r0 + lost_root), grow(bounded))
     if not remainder < bounded:
         return model.with_source("norm", np.full(d, remainder), remainder)
-    others = float(grow((beside + slip * (f + am)) / r0 + lost_root))
-    lines = Line(None, unit[:, None], float(grow(ahead / r0))), Line(z.domain, across, float(grow((f + am) / r0)))
-    return model.with_error(along("norm", lines, Source("norm", np.full(d, others), others), remainder))
+    # Across, beside f u_p: s m_p = s m - s (m along c), m what is not linear in z and |s| <= f + al + am.
+    factor = float(grow((f + al + am) / r0))
+    more = float(grow(z.quadratic_norm + length(z.loose) + slip + lost_root / factor))
+    others = float(grow(factor * (bm + slip) + lost_root))
+    carried = Carried("norm", np.full(d, others), others, factor, tuple((s.shallow, g) for s, g in z.errors), more)
+    lines = (
+        Line(None, unit[:, None], float(grow(ahead / r0 + factor * um))),
+        Line(z.domain, across, float(grow((f + am) / r0))),
+    )
+    return model.with_error(along("norm", lines, carried, remainder))
 
 
 def _cube(a: float) -> float:

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from ..arithmetic import Array, U, gamma
-from .crossed import signs_free
 from .domain import Domain
 from .elementary import exp
+from .following import Following, followed, sizes_followed
 from .measure import ENTRIES, WHOLE, Measure
+from .signless import Signless
 from .sizes import grow, length, lengths
-from .softmax import Softmax, followed, followed_coarsely, remainder
+from .softmax import Softmax, remainder
 from .taylor import Taylor
 
 SLABS = 6
@@ -56,7 +57,7 @@ class Slabs:
         # The remainder is sum x_j w_j, x_j = p'_j - p_j (1 + c_j + c_j^2 / 2).
         worst = narrow = off * self.softmax.furthest
         for one in sorted(compared, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
-            if narrow + one.linear + one.coarsely(scores) > worst:
+            if narrow + one.linear + one.coarsely() > worst:
                 worst = max(worst, narrow + one.linear + one.closely(scores))
             if worst >= norm:
                 return norm
@@ -65,7 +66,7 @@ class Slabs:
     def entries(self, weights: Array) -> Array:
         """A bound of each entry of the remainder for weights (n, P), (n,): a coarser one."""
         compared = [slab.compared(self.softmax, weights, ENTRIES) for slab in self.parts]
-        return grow(np.max([one.linear + one.coarsely(self.softmax.scores) for one in compared], axis=0))
+        return grow(np.max([one.linear + one.coarsely() for one in compared], axis=0))
 
 
 def cut(softmax: Softmax, weights: Array, worthwhile: float = WORTHWHILE) -> Slabs | None:
@@ -106,12 +107,14 @@ class _Slab:
     Attributes:
         there: the pattern at its middle, and what is linear in the scores around it. base: the scores there, (P,).
         moved: what is linear in them before it is centred, (P, k + 1). lost: what floats lose in it, (P,).
+        rest: sup of what is not linear in the scores, (P,).
     """
 
     there: Softmax
     base: Array
     moved: Array
     lost: Array
+    rest: Array
 
     @cached_property
     def reach(self) -> Array:
@@ -122,6 +125,20 @@ class _Slab:
     def drift(self) -> float:
         """sup |n|, the mean of l' under the pattern."""
         return self.there.scores.domain.row(self.there.pattern @ self.moved)
+
+    @cached_property
+    def halves(self) -> tuple[Signless, Signless]:
+        """All x_j with |x_j| <= l'_j^2 / 2, and the same of l' - n."""
+        there = self.there
+        pairs = (self.reach, self.moved), (there.reach, there.scores.jacobian)
+        nothing = np.zeros(len(self.base))
+        one, other = (Signless(there.scores.domain, (0.5 * r)[:, None] * rows, nothing) for r, rows in pairs)
+        return one, other
+
+    @cached_property
+    def following(self) -> Following:
+        """How means follow what is not linear in the scores."""
+        return sizes_followed(self.there, self.rest)
 
     def compared(self, softmax: Softmax, weights: Array, by: Measure) -> _Compared:
         """The model at the slab's middle with the softmax's own, for weights (n, P)."""
@@ -135,11 +152,9 @@ class _Slab:
         first = by.over(domain, (change - shift) @ moved)
         answer = by.over(domain, response @ moved)
         # R and R' sum to 0: R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n).
-        centred = there.scores.jacobian
+        squares, centred = (half.moved(change, by) for half in self.halves)
         second = np.minimum(
-            signs_free(domain, change, (0.5 * self.reach)[:, None] * moved, by) + self.drift * answer,
-            signs_free(domain, change, (0.5 * there.reach)[:, None] * centred, by)
-            + self.drift * by.over(domain, here @ centred),
+            squares + self.drift * answer, centred + self.drift * by.over(domain, here @ there.scores.jacobian)
         )
         absolute = by.columns(change)
         slack = absolute @ self.lost + by.columns(shift) @ self.lost + absolute @ (self.lost * self.reach)
@@ -152,7 +167,7 @@ class _Slab:
         rounding += sums * (1 + self.drift) ** 2
         constant = by.vector(own - here @ self.base - 0.5 * shift @ self.base)
         left = remainder(there, apart, by, movers=(0, 1))
-        return _Compared(there, apart, change, grow(constant + first + second + left + slack + rounding), by)
+        return _Compared(self, apart, change, grow(constant + first + second + left + slack + rounding), by)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +175,11 @@ class _Compared:
     """What a slab says of weights.
 
     Attributes:
-        there: as of the slab. apart: weights centred there. change: R' - R.
+        slab: see there. apart: weights centred in it. change: R' - R.
         linear: the distance over the slab for the linear part of the scores, as `by` has it.
     """
 
-    there: Softmax
+    slab: _Slab
     apart: Array
     change: Array
     linear: Any
@@ -172,12 +187,12 @@ class _Compared:
 
     def closely(self, scores: Taylor) -> float:
         """What is not linear in the scores adds to the distance's length."""
-        return float(grow(scores.mapped(self.change).rest_norm + followed(self.there, self.apart, scores)))
+        return float(grow(scores.mapped(self.change).rest_norm + followed(self.slab.there, self.apart, scores)))
 
-    def coarsely(self, scores: Taylor) -> Any:
+    def coarsely(self) -> Any:
         """What it adds, from sizes alone: cheap and looser."""
-        moved = self.by.columns(self.change) @ scores.rest
-        return grow(moved + followed_coarsely(self.there, self.apart, scores.rest, self.by))
+        moved = self.by.columns(self.change) @ self.slab.rest
+        return grow(moved + self.slab.following.coarsely(self.apart, self.by))
 
 
 def _slab(softmax: Softmax, along: Array, low: float, high: float) -> _Slab:
@@ -193,7 +208,7 @@ def _slab(softmax: Softmax, along: Array, low: float, high: float) -> _Slab:
     base = middle * ahead
     # What floats lose in the scores: `along` is of length 1 up to rounding only.
     lost = grow(16 * gamma(k) * lengths(scores.jacobian) * scores.domain.reach)
-    return _Slab(_pattern(softmax, base, moved, lost, Domain(m + 1)), base, moved, lost)
+    return _Slab(_pattern(softmax, base, moved, lost, Domain(m + 1)), base, moved, lost, scores.rest)
 
 
 def _pattern(softmax: Softmax, base: Array, moved: Array, lost: Array, domain: Domain) -> Softmax:

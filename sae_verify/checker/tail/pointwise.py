@@ -13,7 +13,7 @@ from .activations import jet, slope, third
 from .crossed import crossing, linear, nonlinear
 from .curves import Products
 from .sizes import grow, length
-from .sources import Free
+from .sources import Steep
 from .taylor import Pairs, Taylor, added
 
 
@@ -24,15 +24,19 @@ def activated(z: Taylor, kind: str) -> Taylor:
     reach, rest = z.reach, z.rest
     bend = np.abs(s2)
     # sup |sigma(c + u) - s0 - s1 u - s2 u^2 / 2| / |u|, by the third derivative, or by the slope where that is less.
-    steep = grow(np.minimum(third(kind, z.centre, reach) * reach**2 / 6, slope(kind) + np.abs(s1) + 0.5 * bend * reach))
+    cubic = third(kind, z.centre, reach) / 6
+    steep = grow(np.minimum(cubic * reach**2, slope(kind) + np.abs(s1) + 0.5 * bend * reach))
     third_order = grow(steep * reach)
     box = third_order + bend * rest * (z.linear + 0.5 * rest)
     # Far out the series says nothing, but the slope does: |sigma(c + u) - s0| and the model are at most this.
     whole = grow((slope(kind) + np.abs(s1)) * reach + 0.5 * bend * z.linear**2)
     near = box <= whole
-    lines = np.where(near, steep, 0.0)[:, None] * z.jacobian
-    others = grow(np.where(near, steep * rest, whole))
-    together = float(grow(z.domain.matrix(lines) + length(others)))
+    steep, squared, apart = (
+        np.where(near, steep, 0.0),
+        np.where(near, grow(cubic * reach), 0.0),
+        np.where(near, 0.0, whole),
+    )
+    together = z.domain.matrix(steep[:, None] * z.jacobian) + length(steep * rest + apart)
     bent = np.where(near, s2, 0.0)
     moves, rests = linear(z.domain, z.jacobian).scaled(bent), nonlinear(z)
     cross = crossing(kind, moves, rests, z.domain.matrix((bent * rest)[:, None] * z.jacobian))
@@ -49,8 +53,8 @@ def activated(z: Taylor, kind: str) -> Taylor:
     )
     model = model.with_error(cross).with_error(square)
     box = np.where(near, third_order, whole)
-    together = min(together, length(box))
-    return model.with_error(Free(kind, np.minimum(box, together), together, z.domain, lines, others))
+    norm = float(min(grow(together), length(box)))
+    return model.with_error(Steep(kind, np.minimum(box, norm), norm, z.domain, z.jacobian, rest, steep, squared, apart))
 
 
 def product(a: Taylor, b: Taylor) -> Taylor:

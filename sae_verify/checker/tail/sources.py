@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..arithmetic import Array, gamma
-from .crossed import signs_free
 from .domain import Domain
 from .measure import ENTRIES, WHOLE, Measure
 from .pieces import Slabs
+from .signless import signs_free
 from .sizes import grow, length, lengths
 from .softmax import Softmax, remainder
-from .taylor import Source, Taylor
+from .taylor import Errors, Source, Taylor
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,46 @@ class Along(Source):
         found = sum((line.through(gain, WHOLE) for line in self.lines), self.others.size(gain))
         return float(min(super().size(gain), grow(found)))
 
+    def parts(self, gain: Array) -> tuple[tuple[Array, float], ...]:
+        """Pairs K, E: gain e is a sum of K e', ||e'|| <= E."""
+        sizes = (line.size * (1.0 if line.domain is None else line.domain.reach) for line in self.lines)
+        made = ((gain @ line.map, float(grow(size))) for line, size in zip(self.lines, sizes, strict=True))
+        return (*made, *self.others.parts(gain))
+
+    @property
+    def shallow(self) -> Source:
+        """The same, not to ask what other sources know."""
+        return replace(self, others=self.others.shallow)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried(Source):
+    """Errors s (sum_i G_i e_i + f) with a number |s| <= factor, e_i of other sources.
+
+    Attributes:
+        errors: the sources, shallow ones, and G_i. more: a bound of ||f||.
+    """
+
+    factor: float
+    errors: Errors
+    more: float
+
+    def rows(self, gain: Array) -> Array:
+        """sup |gain e|, (k,)."""
+        plain = super().rows(gain)
+        if not np.isfinite(plain).all():
+            return plain
+        lost = 4 * gamma(gain.shape[1]) * lengths(gain)
+        found = lengths(gain) * self.more
+        for source, through in self.errors:
+            found = found + source.rows(gain @ through) + lost * length(through) * source.norm
+        return np.minimum(plain, grow(self.factor * found))
+
+    @property
+    def shallow(self) -> Source:
+        """The same, not to ask what other sources know."""
+        return Source(self.site, self.box, self.norm)
+
 
 def along(site: str, lines: tuple[Line, ...], others: Source, norm: float = np.inf) -> Source:
     """The source of the sum, an entry for each of `others`; its norm may be known better."""
@@ -77,29 +117,37 @@ def along(site: str, lines: tuple[Line, ...], others: Source, norm: float = np.i
 
 
 @dataclass(frozen=True, eq=False)
-class Free(Source):
-    """Errors |e_j| <= |lines_j . y| + others_j.
+class Steep(Source):
+    """Errors |e_j| <= min(steep_j x_j, square_j x_j^2) + apart_j with x_j = |J_j . y| + rest_j, of any signs.
 
     Attributes:
-        domain: of y. lines: (n, k). others: (n,).
+        domain: of y. jacobian: J (n, k). rest, steep, square, apart: (n,).
     """
 
     domain: Domain
-    lines: Array
-    others: Array
-
-    def rows(self, gain: Array) -> Array:
-        """sup |gain e|, (k,); sharper where it is one row."""
-        plain = super().rows(gain)
-        return plain if len(gain) > 1 else np.minimum(plain, self.size(gain))
+    jacobian: Array
+    rest: Array
+    steep: Array
+    square: Array
+    apart: Array
 
     def size(self, gain: Array) -> float:
-        """sup ||gain e||."""
+        """sup ||gain e||; sharper where it is one row."""
         plain = super().size(gain)
         if not np.isfinite(plain):
             return plain
-        others = min(float(lengths(gain.T) @ self.others), WHOLE.of(gain) * length(self.others))
-        return float(min(plain, grow(signs_free(self.domain, gain, self.lines) + others)))
+        rest = self.steep * self.rest + self.apart
+        others = min(float(lengths(gain.T) @ rest), WHOLE.of(gain) * length(rest))
+        found = grow(signs_free(self.domain, gain, self.steep[:, None] * self.jacobian) + others)
+        return float(min(plain, found, self._squared(gain[0]) if len(gain) == 1 else np.inf))
+
+    def _squared(self, row: Array) -> float:
+        """sup |row . e|: of sum_j a_j q_j (|l_j| + r_j)^2 the squares are a form, not all largest at once."""
+        weights = np.abs(row) * self.square
+        form = self.domain.form_above(2 * (self.jacobian.T * weights) @ self.jacobian)
+        lost = 16 * gamma(len(weights) + 2) * float(weights @ np.square(lengths(self.jacobian))) * self.domain.reach**2
+        mixed = signs_free(self.domain, row[None], (2 * self.square * self.rest)[:, None] * self.jacobian)
+        return float(grow(form + lost + mixed + float(np.abs(row) @ (self.square * self.rest**2 + self.apart))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +201,6 @@ class Attended(Source):
         plain = super().rows(gain)
         if not np.isfinite(plain).all():
             return plain
-        if len(gain) == 1:
-            return np.minimum(plain, self.size(gain))
         return np.minimum(plain, grow(sum((head.rows(gain) for head in self.heads), np.zeros(len(gain)))))
 
     def size(self, gain: Array) -> float:

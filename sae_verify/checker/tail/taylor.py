@@ -43,8 +43,17 @@ class Source:
         return grow(np.minimum(np.abs(gain) @ self.box, lengths(gain) * self.norm))
 
     def size(self, gain: Array) -> float:
-        """sup ||gain e||_2, for gain (k, n)."""
-        return float(grow(spectral(gain) * self.norm))
+        """sup ||gain e||_2, for gain (k, n); of one row it is what `rows` bounds, and may be sharper."""
+        return float(grow(min(spectral(gain) * self.norm, length(self.rows(gain)))))
+
+    def parts(self, gain: Array) -> tuple[tuple[Array, float], ...]:
+        """Pairs K, E: gain e is a sum of K e', ||e'|| <= E."""
+        return ((gain, self.norm),)
+
+    @property
+    def shallow(self) -> Source:
+        """The same, not to ask what other sources know."""
+        return self
 
 
 Errors = tuple[tuple[Source, Array], ...]
@@ -132,6 +141,8 @@ class Taylor:
     @cached_property
     def error(self) -> Array:
         """sup |sum G e + f|, (n,)."""
+        if self.width == 1:
+            return grow(self.loose + sum(source.size(gain) for source, gain in self.errors))
         return grow(sum((source.rows(gain) for source, gain in self.errors), self.loose))
 
     @cached_property

@@ -12,17 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_verify.checker.tail.attention import weights_of
+from sae_verify.checker.tail.following import followed
 from sae_verify.checker.tail.pieces import sharper
-from sae_verify.checker.tail.softmax import (
-    Softmax,
-    _excess1,
-    _excess2,
-    _excess2_low,
-    _excess3,
-    followed,
-    mean,
-    signs_free,
-)
+from sae_verify.checker.tail.series import excess1, excess2, excess2_low, excess3
+from sae_verify.checker.tail.signless import signs_free
+from sae_verify.checker.tail.softmax import Softmax, mean
 from sae_verify.checker.tail.taylor import Taylor
 
 from .enclosure import admissible, holds, model, project, starts, values_of
@@ -37,7 +31,7 @@ POINTS = np.concatenate([
 
 
 def test_series_of_the_exponential() -> None:
-    excess = _excess2(POINTS), _excess2_low(POINTS), _excess3(POINTS)
+    excess = excess2(POINTS), excess2_low(POINTS), excess3(POINTS)
     with mpmath.workdps(700):
         for c, above, below, third in zip(POINTS, *excess, strict=True):
             x = mpmath.mpf(c)
@@ -46,7 +40,7 @@ def test_series_of_the_exponential() -> None:
             assert above <= exact * (1 + mpmath.mpf(10) ** -7)
             assert ((mpmath.exp(x) - 1 - x - x * x / 2) / x if c else 0) <= third
             for sign in (1, -1):
-                ball = _excess1(np.array([sign * c]))
+                ball = excess1(np.array([sign * c]))
                 y = sign * x
                 ratio = (mpmath.exp(y) - 1) / y if c else mpmath.mpf(1)
                 assert ball.low[0] <= ratio <= ball.high[0]
