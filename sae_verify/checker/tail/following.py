@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arithmetic import Array, gamma
 from .crossed import crossed, linear, nonlinear
-from .measure import WHOLE, Measure
+from .measure import WHOLE, Measure, Measured
 from .series import excess2
 from .signless import Signless, signs_free
 from .sizes import grow
@@ -82,12 +82,10 @@ class Following:
 
     def coarsely(self, weights: Array, by: Measure = WHOLE) -> Any:
         """The same as `followed` from sizes alone, for r not centred yet: a bound that is cheap and looser."""
-        p, line, scaled = self.softmax.pattern, self.softmax.scores, weights * self.softmax.root
+        p, line, scaled = self.softmax.pattern, self.softmax.scores, Measured(weights * self.softmax.root, by)
         answer = (by.columns(weights) * p) @ self.rest
         rest_moves = float(p @ (self.steep * self.rest * (line.reach + self.rest)))
-        return self.together(
-            weights, by, answer, self.products.total(scaled, by), self.means.total(scaled, by), rest_moves
-        )
+        return self.together(weights, by, answer, self.products.total(scaled), self.means.total(scaled), rest_moves)
 
 
 def sizes_followed(softmax: Softmax, rest: Array) -> Following:
@@ -106,7 +104,13 @@ def followed(softmax: Softmax, weights: Array, scores: Taylor) -> float:
     centred = scores.mapped(np.eye(len(p)) - p)
     response, rest, fixed = weights * p, centred.rest, line.loose
     at, answer = Following(softmax, rest, float(scores.rest.max(initial=0.0))), scores.mapped(response).rest_norm
-    moving, steep, root, slip, scaled = at.moving, at.steep, softmax.root, at.slip, weights * softmax.root
+    moving, steep, root, slip, scaled = (
+        at.moving,
+        at.steep,
+        softmax.root,
+        at.slip,
+        Measured(weights * softmax.root, WHOLE),
+    )
     # (exp(x) - 1) / Z is positive times x; it is x, and what the second order of exp and 1/Z - 1 change in it.
     bend = np.minimum(0.5 * moving.reach * excess2(moving.reach) + moving.partition, np.maximum(steep - 1.0, 1.0))
     bend = grow(bend * (1 + 8 * slip) + 8 * slip)

@@ -5,6 +5,8 @@ Every function is an upper bound: a float for `WHOLE`, (n,) for `ENTRIES`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,3 +78,21 @@ class Entries:
 
 WHOLE = Whole()
 ENTRIES = Entries()
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Weights W (n, P) and what is bounded of their sums."""
+
+    weights: Array
+    by: Measure
+
+    @cached_property
+    def columns(self) -> Array:
+        """(P,) or (n, P)."""
+        return self.by.columns(self.weights)
+
+    @cached_property
+    def size(self) -> Any:
+        """Of W x for ||x|| <= 1."""
+        return self.by.of(self.weights)

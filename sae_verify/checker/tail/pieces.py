@@ -24,7 +24,7 @@ from ..arithmetic import Array, U, gamma
 from .domain import Domain
 from .elementary import exp
 from .following import Following, followed, sizes_followed
-from .measure import ENTRIES, WHOLE, Measure
+from .measure import ENTRIES, WHOLE, Measure, Measured
 from .signless import Signless
 from .sizes import grow, length, lengths
 from .softmax import Softmax, remainder
@@ -152,7 +152,7 @@ class _Slab:
         first = by.over(domain, (change - shift) @ moved)
         answer = by.over(domain, response @ moved)
         # R and R' sum to 0: R' (l' - n)^2 - R l'^2 = (R' - R) l'^2 - 2 n R' l' = (R' - R) (l' - n)^2 - 2 n R (l' - n).
-        squares, centred = (half.moved(change, by) for half in self.halves)
+        squares, centred = (half.moved(Measured(change, by)) for half in self.halves)
         second = np.minimum(
             squares + self.drift * answer, centred + self.drift * by.over(domain, here @ there.scores.jacobian)
         )

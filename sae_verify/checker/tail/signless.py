@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arithmetic import Array
 from .domain import Domain
-from .measure import WHOLE, Measure
+from .measure import WHOLE, Measured
 from .sizes import grow, length, lengths
 
 SMALL = 1e-200
@@ -44,19 +44,19 @@ class Signless:
     def _length(self) -> float:
         return length(self.rest)
 
-    def moved(self, weights: Array, by: Measure = WHOLE) -> Any:
-        """Of W x, W (n, P), were `rest` zero."""
-        if by is WHOLE:
-            return signs_free(self.domain, weights, self.lines)
-        return grow(np.minimum(by.columns(weights) @ self._each, by.of(weights) * self._together))
+    def moved(self, sums: Measured) -> Any:
+        """Of W x, were `rest` zero."""
+        if sums.by is WHOLE:
+            return signs_free(self.domain, sums.weights, self.lines)
+        return grow(np.minimum(sums.columns @ self._each, sums.size * self._together))
 
-    def least(self, weights: Array, by: Measure = WHOLE) -> Any:
+    def least(self, sums: Measured) -> Any:
         """Of W x, were `lines` zero."""
-        return grow(np.minimum(by.columns(weights) @ self.rest, by.of(weights) * self._length))
+        return grow(np.minimum(sums.columns @ self.rest, sums.size * self._length))
 
-    def total(self, weights: Array, by: Measure = WHOLE) -> Any:
+    def total(self, sums: Measured) -> Any:
         """Of W x."""
-        return grow(self.moved(weights, by) + self.least(weights, by))
+        return grow(self.moved(sums) + self.least(sums))
 
 
 def signs_free(domain: Domain, weights: Array, rows: Array) -> float:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..arithmetic import Array, gamma
 from .crossed import Moves, crossed, linear, nonlinear
 from .curves import Products
-from .measure import ENTRIES, WHOLE, Measure
+from .measure import ENTRIES, WHOLE, Measure, Measured
 from .series import excess1, excess2, excess2_low, excess3
 from .signless import Signless
 from .sizes import grow, length
@@ -211,20 +211,20 @@ def mean(softmax: Softmax, weights: Array, movers: tuple[int, ...] = MOVERS) -> 
 def remainder(softmax: Softmax, weights: Array, by: Measure = WHOLE, movers: tuple[int, ...] = MOVERS) -> Any:
     """What is left of the mean of `weights` (n, P), centred under the pattern up to rounding, beyond its response."""
     p, s, domain = softmax.pattern, softmax.scores, softmax.scores.domain
-    response, scaled = weights * p, weights * softmax.root
+    response, scaled = weights * p, Measured(weights * softmax.root, by)
     columns = by.columns(weights)
-    shift = softmax.shifts.moved(scaled, by)
+    shift = softmax.shifts.moved(scaled)
     if (s.curves or s.errors) and by is WHOLE:
         shift = min(shift, crossed(response, softmax.moves, softmax.turns))
-    shift = shift + softmax.shifts.least(scaled, by)
+    shift = shift + softmax.shifts.least(scaled)
     hull = columns.max(axis=-1, initial=0.0)
     offset = by.vector(response.sum(axis=1)) + gamma(len(p)) * (columns @ p)
     # Keys that can move much are compared with their own model first, which keeps the signs of theta and of 1/Z - 1.
     best: Any = np.inf
     for one in map(softmax.compared, movers):
-        whole = by.over(domain, (response * one.others) @ s.jacobian) + one.half.total(scaled, by)
-        best = np.minimum(best, grow(one.series.total(scaled, by) + whole * softmax.partition))
-    model = by.over(domain, response @ s.jacobian) + softmax.bends.total(scaled, by)
+        whole = by.over(domain, (response * one.others) @ s.jacobian) + one.half.total(scaled)
+        best = np.minimum(best, grow(one.series.total(scaled) + whole * softmax.partition))
+    model = by.over(domain, response @ s.jacobian) + softmax.bends.total(scaled)
     # Beyond the range where the series helps, the mean is still one of the weights.
     return grow(np.minimum(best, grow(hull + model)) + shift + 2 * offset)
 
