@@ -24,7 +24,7 @@ from ..arithmetic import Array, U, gamma
 from .domain import Domain
 from .elementary import exp
 from .following import Following, followed, sizes_followed
-from .measure import ENTRIES, WHOLE, Measure, Measured
+from .measure import WHOLE, Measure, Measured
 from .signless import Signless
 from .sizes import grow, length, lengths
 from .softmax import Softmax, remainder
@@ -32,6 +32,8 @@ from .taylor import Taylor
 
 SLABS = 6
 """Into which the ball is cut."""
+CLOSELY = 4
+"""Sources of the scores' errors up to which their part is followed closely: with many it costs most and says least."""
 WORTHWHILE = 0.03
 """Of |1/Z - 1|: below it the model at the centre is good enough."""
 
@@ -57,15 +59,17 @@ class Slabs:
         # The remainder is sum x_j w_j, x_j = p'_j - p_j (1 + c_j + c_j^2 / 2).
         worst = narrow = off * self.softmax.furthest
         for one in sorted(compared, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
-            if narrow + one.linear + one.coarsely() > worst:
-                worst = max(worst, narrow + one.linear + one.closely(scores))
+            more = one.coarsely()
+            if narrow + one.linear + more > worst and len(scores.errors) <= CLOSELY:
+                more = min(more, one.closely(scores))
+            worst = max(worst, narrow + one.linear + more)
             if worst >= norm:
                 return norm
         return float(grow(worst))
 
-    def entries(self, weights: Array) -> Array:
-        """A bound of each entry of the remainder for weights (n, P), (n,): a coarser one."""
-        compared = [slab.compared(self.softmax, weights, ENTRIES) for slab in self.parts]
+    def coarsely(self, weights: Array, by: Measure) -> Any:
+        """A bound of the remainder for weights (n, P), or of each of its entries, that costs less."""
+        compared = [slab.compared(self.softmax, weights, by) for slab in self.parts]
         return grow(np.max([one.linear + one.coarsely() for one in compared], axis=0))
 
 

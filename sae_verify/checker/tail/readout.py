@@ -78,7 +78,7 @@ def affine(resid: Taylor, readout: Functional, tau: float) -> Affine:
         rounding += 8 * lost * kappa / s * (length(sizes) * length(sizes))
     errors: dict[str, float] = {"final norm": float(grow(curved)), "rounding": float(grow(rounding + row.loose[0]))}
     for source, gain in row.errors:
-        errors[source.site] = errors.get(source.site, 0.0) + source.size(gain)
+        errors[source.site] = errors.get(source.site, 0.0) + source.row(gain)
     curve = domain.form_above(hessian)
     value = float(readout.weight.mid @ c) + kappa * s
     constant = grow_sum(value, float(grow(curve + sum(errors.values()))))

@@ -1,6 +1,6 @@
 """Sums of numbers that are known up to their signs: |x_j| <= |lines_j . y| + rest_j for some y of a domain.
 
-Theorem: composition.
+Theorem: adjoint-identity (f).
 """
 
 from __future__ import annotations

@@ -169,11 +169,19 @@ class Mixed:
         weights, lost = self._through(gain)
         found = np.minimum(remainder(self.softmax, weights, ENTRIES), lengths(gain) * self.norm)
         if self.slabs is not None:
-            found = np.minimum(found, self.slabs.entries(weights))
+            found = np.minimum(found, self.slabs.coarsely(weights, ENTRIES))
         return grow(found + lost)
 
     def size(self, gain: Array) -> float:
         """sup ||gain e||."""
+        weights, lost = self._through(gain)
+        found = min(float(remainder(self.softmax, weights)), WHOLE.of(gain) * self.norm)
+        if self.slabs is not None:
+            found = min(found, float(self.slabs.coarsely(weights, WHOLE)))
+        return float(grow(found + length(lost)))
+
+    def row(self, gain: Array) -> float:
+        """The same for one row, as sharply as can be."""
         weights, lost = self._through(gain)
         found = min(float(remainder(self.softmax, weights)), WHOLE.of(gain) * self.norm)
         if self.slabs is not None:
@@ -209,6 +217,13 @@ class Attended(Source):
         if not np.isfinite(plain):
             return plain
         return float(min(plain, grow(sum(head.size(gain) for head in self.heads))))
+
+    def row(self, gain: Array) -> float:
+        """`size` of one row, as sharply as can be: it costs more."""
+        plain = super().size(gain)
+        if not np.isfinite(plain):
+            return plain
+        return float(min(plain, grow(sum(head.row(gain) for head in self.heads))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,6 +46,10 @@ class Source:
         """sup ||gain e||_2, for gain (k, n); of one row it is what `rows` bounds, and may be sharper."""
         return float(grow(min(spectral(gain) * self.norm, length(self.rows(gain)))))
 
+    def row(self, gain: Array) -> float:
+        """`size` of one row, (1, n), as sharply as can be: it may cost more."""
+        return self.size(gain)
+
     def parts(self, gain: Array) -> tuple[tuple[Array, float], ...]:
         """Pairs K, E: gain e is a sum of K e', ||e'|| <= E."""
         return ((gain, self.norm),)

@@ -17,7 +17,6 @@ import torch
 from sae_verify.checker.arithmetic import Array, Ball
 from sae_verify.checker.tail.curves import Forms
 from sae_verify.checker.tail.domain import Domain
-from sae_verify.checker.tail.sizes import spectral
 from sae_verify.checker.tail.taylor import Source, Taylor
 from sae_verify.checker.tail.weights import AttentionWeights, BlockWeights, MlpWeights, NormWeights
 
@@ -226,7 +225,7 @@ def attack(
     shared = [(i, gain) for source, gain in out.errors for i, (s, _) in enumerate(x.errors) if s is source]
     fresh = [(source, gain) for source, gain in out.errors if all(s is not source for s, _ in x.errors)]
     entries = sum((source.rows(gain) for source, gain in fresh), out.loose)
-    norm = sum(spectral(gain) * source.norm for source, gain in fresh) + float(np.linalg.norm(out.loose))
+    norm = sum(source.size(gain) for source, gain in fresh) + float(np.linalg.norm(out.loose))
     if not (np.isfinite(entries).all() and np.isfinite(norm)):
         return 0.0, 0.0  # nothing is claimed
     k = x.jacobian.shape[1]

@@ -120,8 +120,8 @@ def test_signs_cancel_in_one_row() -> None:
     z = Taylor(domain, np.zeros(2), np.array([[1.0, 0.0], [1.0, 0.0]]), (), (), np.zeros(2))
     z = Taylor(domain, z.centre, z.jacobian, (), ((Source("s", np.ones(1), 1.0), np.ones((2, 1))),), z.loose)
     crossing = next(s for s, _ in product(z, z).errors if isinstance(s, Crossed))
-    assert float(crossing.rows(np.array([[1.0, -1.0]]))[0]) < 1e-12
-    assert float(crossing.rows(np.array([[1.0, 1.0]]))[0]) >= 2.0
+    assert crossing.size(np.array([[1.0, -1.0]])) < 1e-12
+    assert crossing.size(np.array([[1.0, 1.0]])) >= 2.0
 
 
 def sized(k: Array) -> Moves:
