@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arithmetic import Array
 from .domain import Domain
-from .sizes import lengths, spectral
+from .sizes import grow, lengths, spectral
 
 
 class Measure(Protocol):
@@ -73,7 +73,7 @@ class Entries:
 
     def vector(self, x: Array) -> Array:
         """Of x."""
-        return np.abs(x)
+        return grow(np.abs(x))
 
 
 WHOLE = Whole()

@@ -166,19 +166,11 @@ class Mixed:
 
     def rows(self, gain: Array) -> Array:
         """sup |gain e|, (n,)."""
-        weights, lost = self._through(gain)
-        found = np.minimum(remainder(self.softmax, weights, ENTRIES), lengths(gain) * self.norm)
-        if self.slabs is not None:
-            found = np.minimum(found, self.slabs.coarsely(weights, ENTRIES))
-        return grow(found + lost)
+        return self._coarsely(gain, ENTRIES)
 
     def size(self, gain: Array) -> float:
         """sup ||gain e||."""
-        weights, lost = self._through(gain)
-        found = min(float(remainder(self.softmax, weights)), WHOLE.of(gain) * self.norm)
-        if self.slabs is not None:
-            found = min(found, float(self.slabs.coarsely(weights, WHOLE)))
-        return float(grow(found + length(lost)))
+        return float(self._coarsely(gain, WHOLE))
 
     def row(self, gain: Array) -> float:
         """The same for one row, as sharply as can be."""
@@ -187,6 +179,13 @@ class Mixed:
         if self.slabs is not None:
             found = self.slabs.norm(weights, found)
         return float(grow(found + length(lost)))
+
+    def _coarsely(self, gain: Array, by: Measure) -> Any:
+        weights, lost = self._through(gain)
+        found = np.minimum(remainder(self.softmax, weights, by), by.of(gain) * self.norm)
+        if self.slabs is not None:
+            found = np.minimum(found, self.slabs.coarsely(weights, by))
+        return grow(found + by.vector(lost))
 
     def _through(self, gain: Array) -> tuple[Array, Array]:
         """The weights after the map, and what rounding of them may cost each entry."""
