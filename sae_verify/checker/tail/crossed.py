@@ -89,7 +89,9 @@ def nonlinear(z: Taylor) -> Moves:
         else:
             left = domain.rows(curve.left)
             parts.append((gain, min(length(left * domain.rows(curve.right)), left.max() * domain.matrix(curve.right))))
-    parts += [pair for source, gain in z.errors for pair in source.parts(gain)]
+    for source, gain in z.errors:
+        pairs, off = source.parts(gain)
+        parts, entries = parts + pairs, entries + off
     return Moves(tuple(parts), grow(entries), z.rest)
 
 

@@ -25,6 +25,9 @@ from .weights import NormWeights
 FAR = 0.5
 """Remainder, in units of what is not linear in the argument, from which on it is tried to leave that out."""
 
+LEAST_SQUARE = 2.0**-900
+"""Of a centre's length: below it its direction is not told apart from others."""
+
 
 def normed(x: Taylor, norm: NormWeights) -> Taylor:
     """The model of gain * z / sqrt(|z|^2 / d + epsilon) + shift; z is x or, for a LayerNorm, x - mean(x)."""
@@ -69,11 +72,15 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
         return nothing.with_source("norm", np.ones(d), 1.0)
     nc, r0 = length(c), np.sqrt(s0)
     e = grow(d * epsilon / s0 + 16 * lost)
-    unit = c / nc if 0 < nc < np.inf else c
-    ahead_of = z.mapped(unit[None])
     whole = grow(z.linear_norm + z.rest_norm)
+    # Covers what is off where `unit`, of length 1 to a few roundings, stands for the direction of c.
     slip = 8 * lost * whole
-    ul, um = ahead_of.linear[0] + slip, ahead_of.rest[0] + slip
+    directed = float(c @ c) > LEAST_SQUARE
+    unit = c / np.sqrt(c @ c) if directed else np.zeros(d)
+    ul, um = z.linear_norm, z.rest_norm
+    if directed:
+        ahead_of = z.mapped(unit[None])
+        ul, um = ahead_of.linear[0] + slip, ahead_of.rest[0] + slip
     across = jacobian - np.outer(unit, unit @ jacobian)
     bl = min(grow(z.domain.matrix(across) + slip), z.linear_norm)
     bm = z.rest_norm
@@ -87,7 +94,7 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     bounded = 1.0 + length(model.centre) + model.linear_norm + model.quadratic_norm + model.error_norm
     lost_root = 8 * lost * (nc + whole) / r0 * _cube(al + am)
     remainder = min(grow(norm / r0 + lost_root), grow(bounded))
-    if not remainder < bounded:
+    if not (directed and remainder < bounded):
         return model.with_source("norm", np.full(d, remainder), remainder)
     # Across, beside f u_p: s m_p = s m - s (m along c), m what is not linear in z and |s| <= f + al + am.
     factor = float(grow((f + al + am) / r0))

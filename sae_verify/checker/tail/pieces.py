@@ -163,6 +163,8 @@ class _Slab:
         absolute = by.columns(change)
         slack = absolute @ self.lost + by.columns(shift) @ self.lost + absolute @ (self.lost * self.reach)
         slack += self.drift * (by.columns(response) @ self.lost) + float(there.pattern @ self.lost) * answer
+        off = there.scores.loose  # of l' - n
+        slack += absolute @ (off * there.reach) + self.drift * (by.columns(here) @ off)
         reach = 1 + np.abs(self.base) + self.reach
         rounding = 32 * gamma(sum(moved.shape)) * (by.columns(weights) @ ((np.abs(p) + there.pattern) * reach**2))
         rounding += 4 * U * by.vector(own)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arithmetic import Array, gamma
+from ..arithmetic import TINY, Array, gamma
 from .domain import Domain
 from .measure import ENTRIES, WHOLE, Measure
 from .pieces import Slabs
@@ -39,7 +39,8 @@ class Line:
 
     def through(self, gain: Array, by: Measure) -> Any:
         """Of gain s K y."""
-        lost = 4 * gamma(gain.shape[1]) * by.vector(lengths(gain)) * length(self.map)
+        n = gain.shape[1]
+        lost = 4 * gamma(n) * by.vector(lengths(gain)) * length(self.map) + n * TINY
         if self.domain is None:
             return self.size * (by.vector((gain @ self.map)[:, 0]) + lost)
         return self.size * (by.over(self.domain, gain @ self.map) + self.domain.reach * lost)
@@ -66,11 +67,14 @@ class Along(Source):
         found = sum((line.through(gain, WHOLE) for line in self.lines), self.others.size(gain))
         return float(min(super().size(gain), grow(found)))
 
-    def parts(self, gain: Array) -> tuple[tuple[Array, float], ...]:
-        """Pairs K, E: gain e is a sum of K e', ||e'|| <= E."""
-        sizes = (line.size * (1.0 if line.domain is None else line.domain.reach) for line in self.lines)
-        made = ((gain @ line.map, float(grow(size))) for line, size in zip(self.lines, sizes, strict=True))
-        return (*made, *self.others.parts(gain))
+    def parts(self, gain: Array) -> tuple[list[tuple[Array, float]], Array]:
+        """Pairs K, E and f: gain e is a sum of K e', ||e'|| <= E, and of what is at most f, (k,)."""
+        pairs, off = self.others.parts(gain)
+        for line in self.lines:
+            size = float(grow(line.size * (1.0 if line.domain is None else line.domain.reach)))
+            pairs.append((gain @ line.map, size))
+            off = off + size * (4 * gamma(gain.shape[1]) * lengths(gain) * length(line.map) + gain.shape[1] * TINY)
+        return pairs, grow(off)
 
     @property
     def shallow(self) -> Source:
@@ -189,8 +193,9 @@ class Mixed:
 
     def _through(self, gain: Array) -> tuple[Array, Array]:
         """The weights after the map, and what rounding of them may cost each entry."""
-        sizes = (np.abs(gain) @ np.abs(self.weights)).max(axis=1, initial=0.0)
-        return gain @ self.weights, 4 * gamma(gain.shape[1]) * sizes * self.softmax.furthest
+        n = gain.shape[1]
+        sizes = 4 * gamma(n) * (np.abs(gain) @ np.abs(self.weights)).max(axis=1, initial=0.0) + n * TINY
+        return gain @ self.weights, sizes * self.softmax.furthest
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,9 +50,9 @@ class Source:
         """`size` of one row, (1, n), as sharply as can be: it may cost more."""
         return self.size(gain)
 
-    def parts(self, gain: Array) -> tuple[tuple[Array, float], ...]:
-        """Pairs K, E: gain e is a sum of K e', ||e'|| <= E."""
-        return ((gain, self.norm),)
+    def parts(self, gain: Array) -> tuple[list[tuple[Array, float]], Array]:
+        """Pairs K, E and f: gain e is a sum of K e', ||e'|| <= E, and of what is at most f, (k,)."""
+        return [(gain, self.norm)], np.zeros(len(gain))
 
     @property
     def shallow(self) -> Source:

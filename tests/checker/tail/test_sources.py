@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_verify.checker.arithmetic import Array
+from sae_verify.checker.arithmetic import Array, Ball
 from sae_verify.checker.tail.attention import attended
 from sae_verify.checker.tail.domain import Domain
 from sae_verify.checker.tail.measure import ENTRIES, WHOLE, Measured
@@ -21,10 +22,23 @@ from sae_verify.checker.tail.normed import normed
 from sae_verify.checker.tail.pointwise import activated
 from sae_verify.checker.tail.signless import Signless
 from sae_verify.checker.tail.sizes import spectral
-from sae_verify.checker.tail.sources import Along, Attended, Carried, Line, Steep, along
+from sae_verify.checker.tail.softmax import Softmax
+from sae_verify.checker.tail.sources import Along, Attended, Carried, Line, Mixed, Steep, along
 from sae_verify.checker.tail.taylor import Source, Taylor
+from sae_verify.checker.tail.weights import NormWeights
 
-from .enclosure import activation_of, attack, attention_of, holds, model, norm_of, random_attention, random_norm
+from .enclosure import (
+    MP,
+    activation_of,
+    attack,
+    attention_of,
+    exact_curves,
+    holds,
+    model,
+    norm_of,
+    random_attention,
+    random_norm,
+)
 from .test_attention_model import context
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # `check` silences them
@@ -98,6 +112,47 @@ def test_a_norm_after_a_norm_after_an_attention(seed: int, linear: float) -> Non
     check(x, out, exact, rng, 8)
 
 
+@pytest.mark.parametrize("size", [1000.0, 1.0, 1e-3, 1e-140, 1e-301])
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-12, 1.0])
+@pytest.mark.parametrize("across", [1e-9, 1e-7, 1e-3, 1.0])
+def test_a_move_that_is_nearly_along_the_centre(size: float, epsilon: float, across: float) -> None:
+    """Where only rounding separates what moves from the centre; and maps that take away what the lines say."""
+    c, beside = np.array([0.6, 0.8]), np.array([-0.8, 0.6])
+    jacobian = size * (0.1 * c + across * beside)[:, None]
+    x = Taylor(Domain(0), size * c, jacobian, (), (), np.zeros(2))
+    norm = NormWeights(False, Ball.exact(np.ones(2)), np.zeros(2), epsilon)
+    out = normed(x, norm)
+    maps = [line.map[:, 0] for source, _ in out.errors if isinstance(source, Along) for line in source.lines]
+    blind = [np.array([[-v[1], v[0]]]) / max(np.abs(v).max(), 1e-300) for v in maps]
+    gains = [np.eye(2), beside[None], c[None], *blind]
+    with mpmath.workdps(60):
+        for gain in gains:
+            mapped = out.mapped(gain)
+            for y in (-1, 1, mpmath.mpf("0.5")):
+                z = MP.array(x.centre) + MP.array(jacobian[:, 0]) * y
+                value = behind(MP, norm_of(MP, z[None], norm), gain)[0]
+                model_ = MP.array(mapped.centre) + MP.array(mapped.jacobian[:, 0]) * y
+                residual = value - model_ - exact_curves(mapped, MP.array(np.ones(1)) * y)
+                assert all(abs(r) <= e for r, e in zip(residual, mapped.error, strict=True)), (residual, mapped.error)
+                assert mpmath.sqrt(sum(r * r for r in residual)) <= mapped.error_norm
+
+
+def test_weights_that_vanish_are_paid_for() -> None:
+    """A map so small that products with it vanish, of numbers that are huge."""
+    scores = Taylor(Domain(0), np.zeros(2), np.array([[1e13], [-9e13]]), (), (), np.zeros(2))
+    pattern, weights = np.array([0.9, 0.1]), 1e-24 * np.array([[0.2, -1.8]])
+    head = Mixed(Softmax(pattern, scores, 1e-15), weights, None, 1e300)
+    with mpmath.workdps(60):
+        response = [mpmath.mpf(p) * mpmath.mpf(w) for p, w in zip(pattern, weights[0], strict=True)]
+        moved = response[0] * (mpmath.mpf(10) ** 13 + mpmath.mpf(10) ** 26 / 2)
+        moved += response[1] * (-9 * mpmath.mpf(10) ** 13 + 81 * mpmath.mpf(10) ** 26 / 2)
+        left = abs(mpmath.mpf(weights[0, 0]) - moved) * mpmath.mpf(1e-300)  # all weight is on the first key
+    gain = np.array([[1e-300]])
+    assert left <= head.size(gain)
+    assert left <= head.rows(gain)[0]
+    assert left <= head.row(gain)
+
+
 def sampled(source: Source, rng: np.random.Generator) -> Array:
     """One of the errors that a source admits."""
     if isinstance(source, Along):
@@ -145,7 +200,8 @@ def test_no_error_exceeds_what_its_source_says(seed: int, scale: float) -> None:
         source = replace(source, norm=1e300, box=np.full(4, 1e300))
     gain = random_map(rng, 4)
     rows, size = source.rows(gain), source.size(gain)
-    parts = sum(spectral(k) * e for k, e in source.parts(gain))
+    pairs, off = source.parts(gain)
+    parts = sum(spectral(k) * e for k, e in pairs) + np.linalg.norm(off)
     for _ in range(30):
         made = gain @ sampled(source, rng)
         assert (np.abs(made) <= rows * (1 + 1e-12)).all()
