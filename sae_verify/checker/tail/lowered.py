@@ -28,6 +28,7 @@ def lowered(z: Taylor, degree: int) -> Taylor:
     """A model of the same vector, of this degree at most."""
     if degree >= 2:
         return z
+    z = replace(z, errors=tuple((source.plain, gain) for source, gain in z.errors))
     return _linear(z) if degree == 1 else _constant(z)
 
 

@@ -77,6 +77,11 @@ class Along(Source):
         return pairs, grow(off)
 
     @property
+    def plain(self) -> Source:
+        """The same, of which box and norm are kept alone."""
+        return Source(self.site, self.box, self.norm)
+
+    @property
     def shallow(self) -> Source:
         """The same, not to ask what other sources know."""
         return replace(self, others=self.others.shallow)
@@ -144,6 +149,11 @@ class Steep(Source):
         others = min(float(lengths(gain.T) @ rest), WHOLE.of(gain) * length(rest))
         found = grow(signs_free(self.domain, gain, self.steep[:, None] * self.jacobian) + others)
         return float(min(plain, found, self._squared(gain[0]) if len(gain) == 1 else np.inf))
+
+    @property
+    def plain(self) -> Source:
+        """The same, of which box and norm are kept alone."""
+        return Source(self.site, self.box, self.norm)
 
     def _squared(self, row: Array) -> float:
         """sup |row . e|: of sum_j a_j q_j (|l_j| + r_j)^2 the squares are a form, not all largest at once."""

@@ -26,6 +26,9 @@ from .curves import Curve, Curves, fits, form, hessians, norm_size, parts, round
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
 
+SLIGHT = 0.05
+"""Errors, in units of what is linear: below it box and norm of a source are good enough, and all else costs more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -38,13 +41,21 @@ class Source:
     box: Array
     norm: float
 
+    def coarse_rows(self, gain: Array) -> Array:
+        """`rows` from box and norm alone."""
+        return grow(np.minimum(np.abs(gain) @ self.box, lengths(gain) * self.norm))
+
+    def coarse_size(self, gain: Array) -> float:
+        """`size` from the norm alone."""
+        return float(grow(spectral(gain) * self.norm))
+
     def rows(self, gain: Array) -> Array:
         """sup |gain e|, for gain (k, n): (k,)."""
-        return grow(np.minimum(np.abs(gain) @ self.box, lengths(gain) * self.norm))
+        return self.coarse_rows(gain)
 
     def size(self, gain: Array) -> float:
         """sup ||gain e||_2, for gain (k, n); of one row it is what `rows` bounds, and may be sharper."""
-        return float(grow(min(spectral(gain) * self.norm, length(self.rows(gain)))))
+        return float(min(self.coarse_size(gain), grow(length(self.rows(gain)))))
 
     def row(self, gain: Array) -> float:
         """`size` of one row, (1, n), as sharply as can be: it may cost more."""
@@ -53,6 +64,11 @@ class Source:
     def parts(self, gain: Array) -> tuple[list[tuple[Array, float]], Array]:
         """Pairs K, E and f: gain e is a sum of K e', ||e'|| <= E, and of what is at most f, (k,)."""
         return [(gain, self.norm)], np.zeros(len(gain))
+
+    @property
+    def plain(self) -> Source:
+        """The same, of which box and norm are kept alone where more would cost much."""
+        return self
 
     @property
     def shallow(self) -> Source:
@@ -145,6 +161,9 @@ class Taylor:
     @cached_property
     def error(self) -> Array:
         """sup |sum G e + f|, (n,)."""
+        coarse = grow(sum((source.coarse_rows(gain) for source, gain in self.errors), self.loose))
+        if (coarse <= SLIGHT * self.linear).all():
+            return coarse
         if self.width == 1:
             return grow(self.loose + sum(source.size(gain) for source, gain in self.errors))
         return grow(sum((source.rows(gain) for source, gain in self.errors), self.loose))
@@ -193,6 +212,9 @@ class Taylor:
     @cached_property
     def error_norm(self) -> float:
         """sup ||sum G e + f||_2."""
+        coarse = length(self.loose) + sum(source.coarse_size(gain) for source, gain in self.errors)
+        if coarse <= SLIGHT * self.linear_norm:
+            return min(float(grow(coarse)), length(self.error))
         total = length(self.loose) + sum(source.size(gain) for source, gain in self.errors)
         return min(float(grow(total)), length(self.error))
 
