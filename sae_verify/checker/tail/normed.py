@@ -25,8 +25,8 @@ from .weights import NormWeights
 FAR = 0.5
 """Remainder, in units of what is not linear in the argument, from which on it is tried to leave that out."""
 
-LEAST_SQUARE = 2.0**-900
-"""Of a centre's length: below it its direction is not told apart from others."""
+UNDIRECTED = 2.0**-900
+"""Of a centre's squared length: up to it no direction is told apart from others, which says less."""
 
 
 def normed(x: Taylor, norm: NormWeights) -> Taylor:
@@ -75,7 +75,7 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     whole = grow(z.linear_norm + z.rest_norm)
     # Covers what is off where `unit`, of length 1 to a few roundings, stands for the direction of c.
     slip = 8 * lost * whole
-    directed = float(c @ c) > LEAST_SQUARE
+    directed = float(c @ c) > UNDIRECTED
     unit = c / np.sqrt(c @ c) if directed else np.zeros(d)
     ul, um = z.linear_norm, z.rest_norm
     if directed:
