@@ -253,7 +253,9 @@ def thin_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
 
 def _gram_rows(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
     size, lost = parts(curves, rows), _lost(curves, order)
-    squares = sum((np.einsum("ij,ij->i", g, h) for g, h in _squared(curves, domain, size[:, None])), np.zeros(rows))
+    if not curves:
+        return np.zeros(rows)
+    squares = np.einsum("ij,ij->i", *_squared(curves, domain, size[:, None]))
     ball = size * np.sqrt(np.maximum(squares, 0.0) + lost)
     corner = sum((np.abs(c) for c in _corner(curves, domain)), np.zeros(rows))
     mixed = sum((lengths(m) for m in _mixed(curves, domain)), np.zeros(rows))
@@ -268,7 +270,8 @@ def _gram_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
     everywhere = domain.reach**2 * size
     if rows > NARROW:
         return float(grow(everywhere))
-    gram = sum((g @ h.T for g, h in _squared(curves, domain, size)), np.zeros((rows, rows)))
+    through, gains = _squared(curves, domain, size)
+    gram = through @ gains.T
     ball = size * float(np.sqrt(spectral(gram) + lost))
     corner = sum(length(c) for c in _corner(curves, domain))
     mixed = sum(spectral(m) for m in _mixed(curves, domain))
@@ -286,20 +289,19 @@ def cubic_size(curves: Curves, domain: Domain, order: int) -> float:
             return np.inf
         unfolded = 0.5 * hessians(curves, order, order).reshape(order, -1)
         return float(grow((spectral(unfolded) + lost * size) * domain.reach**3))
-    gram = sum((g @ h.T for g, h in _squared(curves, domain, size)), np.zeros((order, order)))
+    through, gains = _squared(curves, domain, size)
+    gram = through @ gains.T
     return float(grow(size * (np.sqrt(spectral(gram) + lost) + lost)))
 
 
-def _squared(curves: Curves, domain: Domain, scale: Array | float) -> list[tuple[Array, Array]]:
-    """Pairs (G_s M_st, G_t), over the ball's coordinates, all gains divided by `scale`; they add up to G M G^T.
+def _squared(curves: Curves, domain: Domain, scale: Array | float) -> tuple[Array, Array]:
+    """G M and G, over the ball's coordinates, all gains side by side and divided by `scale`.
 
     `scale` is at least the sum of a row's |G_ij| sup |q_j|, so that squares neither overflow nor vanish.
     """
-    scaled = [(curve, gain * curve.scale / scale) for curve, gain in curves]
-    return [
-        (sum((gain @ _gram(one, other, domain.box) for one, gain in scaled), np.zeros(1)), against)
-        for other, against in scaled
-    ]
+    gains = np.concatenate([gain * curve.scale / scale for curve, gain in curves], axis=1)
+    gram = [np.concatenate([_gram(one, other, domain.box) for other, _ in curves], axis=1) for one, _ in curves]
+    return gains @ np.concatenate(gram), gains
 
 
 def _gram(one: Curve, other: Curve, box: int) -> Array:

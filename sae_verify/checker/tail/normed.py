@@ -90,11 +90,13 @@ def _direction(z: Taylor, epsilon: float) -> Taylor:
     beside = bm * (f + al + am)
     norm = float(grow(np.hypot(ahead, bl * (f + am) + beside)))
     model = _second_order(z, s0, r0)
-    # Its own size, should the series not converge: both the exact value and the polynomial are bounded.
-    bounded = 1.0 + length(model.centre) + model.linear_norm + model.quadratic_norm + model.error_norm
     lost_root = 8 * lost * (nc + whole) / r0 * _cube(al + am)
-    remainder = min(grow(norm / r0 + lost_root), grow(bounded))
+    remainder, bounded = float(grow(norm / r0 + lost_root)), np.inf
+    if not remainder < 1.0:
+        # Its own size, should the series not converge: both the exact value and the polynomial are bounded.
+        bounded = float(grow(1.0 + length(model.centre) + model.linear_norm + model.quadratic_norm + model.error_norm))
     if not (directed and remainder < bounded):
+        remainder = min(remainder, bounded)
         return model.with_source("norm", np.full(d, remainder), remainder)
     # Across, beside f u_p: s m_p = s m - s (m along c), m what is not linear in z and |s| <= f + al + am.
     factor = float(grow((f + al + am) / r0))

@@ -46,7 +46,11 @@ def sharper(softmax: Softmax, weights: Array, norm: float, worthwhile: float = W
 
 @dataclass(frozen=True, eq=False)
 class Slabs:
-    """The parts of the domain of a softmax's scores; they serve the remainders of all weights."""
+    """The parts of the domain of a softmax's scores; they serve the remainders of all weights.
+
+    Attributes:
+        parts: the outermost first, which end what has no prospects.
+    """
 
     softmax: Softmax
     parts: tuple[_Slab, ...]
@@ -55,10 +59,10 @@ class Slabs:
         """A bound of the remainder's norm for weights (n, P); `norm` is the one to improve upon."""
         scores = self.softmax.scores
         weights, off = narrowed(weights)
-        compared = [slab.compared(self.softmax, weights, WHOLE) for slab in self.parts]
         # The remainder is sum x_j w_j, x_j = p'_j - p_j (1 + c_j + c_j^2 / 2).
         worst = narrow = off * self.softmax.furthest
-        for one in sorted(compared, key=lambda one: -one.linear):  # the largest first: it ends what has no prospects
+        for slab in self.parts:
+            one = slab.compared(self.softmax, weights, WHOLE)
             more = one.coarsely()
             if narrow + one.linear + more > worst and len(scores.errors) <= CLOSELY:
                 more = min(more, one.closely(scores))
@@ -67,10 +71,15 @@ class Slabs:
                 return norm
         return float(grow(worst))
 
-    def coarsely(self, weights: Array, by: Measure) -> Any:
-        """A bound of the remainder for weights (n, P), or of each of its entries, that costs less."""
-        compared = [slab.compared(self.softmax, weights, by) for slab in self.parts]
-        return grow(np.max([one.linear + one.coarsely() for one in compared], axis=0))
+    def coarsely(self, weights: Array, by: Measure, known: Any) -> Any:
+        """A bound of the remainder for weights (n, P), or of each of its entries, that costs less; at most `known`."""
+        worst: Any = 0.0
+        for slab in self.parts:
+            one = slab.compared(self.softmax, weights, by)
+            worst = np.maximum(worst, grow(one.linear + one.coarsely()))
+            if np.all(worst >= known):
+                return known
+        return np.minimum(worst, known)
 
 
 def cut(softmax: Softmax, weights: Array, worthwhile: float = WORTHWHILE) -> Slabs | None:
@@ -85,7 +94,8 @@ def cut(softmax: Softmax, weights: Array, worthwhile: float = WORTHWHILE) -> Sla
     along = np.linalg.svd(leading, full_matrices=False)[2][0]
     along = along / np.linalg.norm(along)
     ends = np.linspace(-1.0, 1.0, SLABS + 1)
-    return Slabs(softmax, tuple(_slab(softmax, along, float(low), float(high)) for low, high in pairwise(ends)))
+    outward = sorted(pairwise(ends.tolist()), key=lambda slab: -abs(sum(slab)))
+    return Slabs(softmax, tuple(_slab(softmax, along, low, high) for low, high in outward))
 
 
 def narrowed(weights: Array) -> tuple[Array, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from ..arithmetic import Array
 from .domain import Domain
 from .measure import WHOLE, Measured
-from .sizes import grow, length, lengths
+from .sizes import grow, length
 
 SMALL = 1e-200
 """Sizes up to it are not divided by; what they bound is added as it stands."""
@@ -47,7 +47,7 @@ class Signless:
     def moved(self, sums: Measured) -> Any:
         """Of W x, were `rest` zero."""
         if sums.by is WHOLE:
-            return signs_free(self.domain, sums.weights, self.lines)
+            return self._together_or_apart(sums)
         return grow(np.minimum(sums.columns @ self._each, sums.size * self._together))
 
     def least(self, sums: Measured) -> Any:
@@ -58,22 +58,42 @@ class Signless:
         """Of W x."""
         return grow(self.moved(sums) + self.least(sums))
 
+    def _together_or_apart(self, sums: Measured) -> float:
+        """||W x|| <= ||W D|| ||D^-1 lines y|| for every positive diagonal D: two are tried."""
+        a, b = sums.columns, self._each
+        apart = a * b
+        best = min(float(grow(apart.sum())), float(grow(sums.size * self._together)))
+        keep = (a > SMALL) & (b > SMALL)
+        if not keep.any():
+            return best
+        left = float(apart[~keep].sum())
+        d = np.sqrt(b[keep] / a[keep])
+        product = WHOLE.of(sums.weights[:, keep] * d) * self.domain.matrix(self.lines[keep] / d[:, None])
+        return min(best, float(grow(product * (1 + 2.0**-40) + left)))
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    """Such numbers several times over, of sums with the same weights."""
+
+    parts: tuple[Signless, ...]
+
+    @cached_property
+    def _sizes(self) -> tuple[Array, Array]:
+        """By entry, (P, 2 parts), and together: of what moves, then of what does not."""
+        apart = [part._each for part in self.parts] + [part.rest for part in self.parts]
+        together = [part._together for part in self.parts] + [part._length for part in self.parts]
+        return np.stack(apart, axis=1), np.array(together)
+
+    def totals(self, sums: Measured) -> list[Any]:
+        """`total` of each part."""
+        if sums.by is WHOLE:
+            return [part.total(sums) for part in self.parts]
+        apart, together = self._sizes
+        found = np.minimum(sums.columns @ apart, sums.size[:, None] * together)
+        return list(grow(found[:, : len(self.parts)] + found[:, len(self.parts) :]).T)
+
 
 def signs_free(domain: Domain, weights: Array, rows: Array) -> float:
-    """sup ||sum_j w_j x_j|| over |x_j| <= |rows_j . y|, w (n, P), rows (P, k).
-
-    ||W x|| <= ||W D|| ||D^-1 rows y|| for every positive diagonal D: a few are tried.
-    """
-    a, b = lengths(weights.T), domain.rows(rows)
-    apart = float(grow((a * b).sum()))
-    keep = (a > SMALL) & (b > SMALL)
-    if not keep.any():
-        return apart
-    left = float(grow((a * b)[~keep].sum()))
-    weights, rows, a, b = weights[:, keep], rows[keep], a[keep], b[keep]
-    best = apart
-    for power in (0.0, 0.5):
-        d = (b / a) ** power
-        product = WHOLE.of(weights * d) * domain.matrix(rows / d[:, None])
-        best = min(best, float(grow(product * (1 + 2.0**-40) + left)))
-    return best
+    """sup ||sum_j w_j x_j|| over |x_j| <= |rows_j . y|, w (n, P), rows (P, k)."""
+    return float(Signless(domain, rows, np.zeros(len(rows))).moved(Measured(weights, WHOLE)))

@@ -25,7 +25,7 @@ def grow(size: Any) -> Any:
     if type(raised) is float:
         return raised if raised == raised else math.inf
     if isinstance(raised, np.ndarray):
-        if not np.isfinite(raised).all():
+        if not np.add.reduce(raised, axis=None) < np.inf:
             raised[np.isnan(raised)] = np.inf
         return raised
     return raised if raised == raised else np.inf
@@ -49,13 +49,15 @@ def lengths(x: Array) -> Array:
     flat = x.reshape(len(x), -1)
     squares = np.einsum("ij,ij->i", flat, flat)
     result = np.sqrt(squares)
-    fine = (squares > LEAST_SQUARE) & (squares < LARGEST_SQUARE)
-    if not fine.all():  # squares may have vanished or overflowed
-        extreme = ~fine
-        rows = np.abs(flat[extreme])
-        largest = rows.max(axis=1)
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-        result[extreme] = np.sqrt(np.square(rows / scale[:, None]).sum(axis=1)) * scale
+    if np.minimum.reduce(squares) > LEAST_SQUARE and np.maximum.reduce(squares) < LARGEST_SQUARE:
+        result *= GROW
+        result += TINY
+        return result
+    extreme = ~((squares > LEAST_SQUARE) & (squares < LARGEST_SQUARE))  # squares may have vanished or overflowed
+    rows = np.abs(flat[extreme])
+    largest = rows.max(axis=1)
+    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    result[extreme] = np.sqrt(np.square(rows / scale[:, None]).sum(axis=1)) * scale
     return grow(result)
 
 

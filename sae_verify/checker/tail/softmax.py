@@ -21,7 +21,7 @@ from .crossed import Moves, crossed, linear, nonlinear
 from .curves import Products
 from .measure import ENTRIES, WHOLE, Measure, Measured
 from .series import excess1, excess2, excess2_low, excess3
-from .signless import Signless
+from .signless import Several, Signless
 from .sizes import grow, length
 from .taylor import Taylor
 
@@ -113,19 +113,25 @@ class Softmax:
         return self.free(0.5 * self.reach, rest + 0.5 * self.reach * rest)
 
     @cached_property
-    def _compared(self) -> dict[int, Compared]:
+    def _several(self) -> dict[tuple[int, ...], tuple[tuple[Compared, ...], Several]]:
         return {}
 
-    def compared(self, count: int) -> Compared:
+    def several(self, movers: tuple[int, ...]) -> tuple[tuple[Compared, ...], Several]:
+        """With so many keys apart; and `series` and `half` of each, `bends` and `shifts`."""
+        if movers not in self._several:
+            compared = tuple(map(self._compared, movers))
+            pairs = (free for one in compared for free in (one.series, one.half))
+            self._several[movers] = compared, Several((*pairs, self.bends, self.shifts))
+        return self._several[movers]
+
+    def _compared(self, count: int) -> Compared:
         """With the `count` keys that move most by themselves."""
-        if count not in self._compared:
-            order = np.argsort(-self.pattern * excess2(self.reach) * self.reach**2)
-            chosen = np.zeros(len(order), dtype=bool)
-            chosen[order[:count]] = True
-            slope, rest, others = _coefficients(self, chosen), self.scores.rest, np.where(chosen, 0.0, 1.0)
-            half = self.free(others * 0.5 * self.reach, others * (rest + 0.5 * self.reach * rest))
-            self._compared[count] = Compared(others, self.free(slope, slope * rest), half)
-        return self._compared[count]
+        order = np.argsort(-self.pattern * excess2(self.reach) * self.reach**2)
+        chosen = np.zeros(len(order), dtype=bool)
+        chosen[order[:count]] = True
+        slope, rest, others = _coefficients(self, chosen), self.scores.rest, np.where(chosen, 0.0, 1.0)
+        half = self.free(others * 0.5 * self.reach, others * (rest + 0.5 * self.reach * rest))
+        return Compared(others, self.free(slope, slope * rest), half)
 
     @cached_property
     def partition(self) -> float:
@@ -213,20 +219,20 @@ def remainder(softmax: Softmax, weights: Array, by: Measure = WHOLE, movers: tup
     p, s, domain = softmax.pattern, softmax.scores, softmax.scores.domain
     response, scaled = weights * p, Measured(weights * softmax.root, by)
     columns = by.columns(weights)
-    shift = softmax.shifts.moved(scaled)
+    compared, several = softmax.several(movers)
+    *sums, bends, shift = several.totals(scaled)
     if (s.curves or s.errors) and by is WHOLE:
-        shift = min(shift, crossed(response, softmax.moves, softmax.turns))
-    shift = shift + softmax.shifts.least(scaled)
+        shift = min(shift, grow(crossed(response, softmax.moves, softmax.turns) + softmax.shifts.least(scaled)))
     hull = columns.max(axis=-1, initial=0.0)
     offset = by.vector(response.sum(axis=1)) + gamma(len(p)) * (columns @ p)
-    # Keys that can move much are compared with their own model first, which keeps the signs of theta and of 1/Z - 1.
-    best: Any = np.inf
-    for one in map(softmax.compared, movers):
-        whole = by.over(domain, (response * one.others) @ s.jacobian) + one.half.total(scaled)
-        best = np.minimum(best, grow(one.series.total(scaled) + whole * softmax.partition))
-    model = by.over(domain, response @ s.jacobian) + softmax.bends.total(scaled)
+    linear_part = by.over(domain, response @ s.jacobian)
     # Beyond the range where the series helps, the mean is still one of the weights.
-    return grow(np.minimum(best, grow(hull + model)) + shift + 2 * offset)
+    best = hull + linear_part + bends
+    # Keys that can move much are compared with their own model first, which keeps the signs of theta and of 1/Z - 1.
+    for one, series, half in zip(compared, sums[::2], sums[1::2], strict=True):
+        others = linear_part if one.others.all() else by.over(domain, (response * one.others) @ s.jacobian)
+        best = np.minimum(best, grow(series + (others + half) * softmax.partition))
+    return grow(best + shift + 2 * offset)
 
 
 def _coefficients(softmax: Softmax, chosen: NDArray[np.bool_]) -> Array:

@@ -18,7 +18,7 @@ from .pieces import Slabs
 from .signless import signs_free
 from .sizes import grow, length, lengths
 from .softmax import Softmax, remainder
-from .taylor import Errors, Source, Taylor
+from .taylor import FEW, Errors, Source, Taylor, asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,11 @@ class Along(Source):
 
     def rows(self, gain: Array) -> Array:
         """sup |gain e|, (k,)."""
-        found = sum((line.through(gain, ENTRIES) for line in self.lines), self.others.rows(gain))
-        return np.minimum(super().rows(gain), grow(found))
+        found = sum((line.through(gain, ENTRIES) for line in self.lines), np.zeros(len(gain)))
+        others = self.others.coarse_rows(gain)
+        if length(others) > FEW * length(found):
+            others = self.others.rows(gain)
+        return np.minimum(super().rows(gain), grow(found + others))
 
     def size(self, gain: Array) -> float:
         """sup ||gain e||."""
@@ -104,10 +107,10 @@ class Carried(Source):
         plain = super().rows(gain)
         if not np.isfinite(plain).all():
             return plain
-        lost = 4 * gamma(gain.shape[1]) * lengths(gain)
-        found = lengths(gain) * self.more
-        for source, through in self.errors:
-            found = found + source.rows(gain @ through) + lost * length(through) * source.norm
+        errors = tuple((source, gain @ through) for source, through in self.errors)
+        lost = 4 * gamma(gain.shape[1]) * sum(length(through) * source.norm for source, through in self.errors)
+        coarse = [source.coarse_rows(through) for source, through in errors]
+        found = asked(errors, coarse, lengths(gain) * (self.more + lost), lambda source, gain: source.rows(gain))
         return np.minimum(plain, grow(self.factor * found))
 
     @property
@@ -198,7 +201,7 @@ class Mixed:
         weights, lost = self._through(gain)
         found = np.minimum(remainder(self.softmax, weights, by), by.of(gain) * self.norm)
         if self.slabs is not None:
-            found = np.minimum(found, self.slabs.coarsely(weights, by))
+            found = self.slabs.coarsely(weights, by, found)
         return grow(found + by.vector(lost))
 
     def _through(self, gain: Array) -> tuple[Array, Array]:
@@ -217,6 +220,11 @@ class Attended(Source):
     """
 
     heads: tuple[Mixed, ...]
+
+    @property
+    def shallow(self) -> Source:
+        """The same without slabs, which cost most."""
+        return replace(self, heads=tuple(replace(head, slabs=None) for head in self.heads))
 
     def rows(self, gain: Array) -> Array:
         """sup |gain e|, (k,)."""

@@ -15,6 +15,7 @@ Theorem: adjoint-identity.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ from .curves import Curve, Curves, fits, form, hessians, norm_size, parts, round
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
 
+FEW = 0.03
+"""Of a sum of errors: sources that make no more than that together are bounded by box and norm alone."""
 SLIGHT = 0.05
 """Errors, in units of what is linear: below it box and norm of a source are good enough, and all else costs more."""
 
@@ -78,6 +81,19 @@ class Source:
 
 Errors = tuple[tuple[Source, Array], ...]
 """Pairs of a source and its gain G (n, number of errors)."""
+
+
+def asked(errors: Errors, coarse: list[Array], others: Array, ask: Callable[[Source, Array], Array]) -> Array:
+    """The sum of `others` and a bound for each of the errors: `coarse`, or what `ask` says of the largest of them."""
+    sizes = np.array([length(size) for size in coarse])
+    order = np.argsort(-sizes)
+    left = np.cumsum(sizes[order][::-1])[::-1]
+    total = others
+    for count, i in enumerate(order):
+        if left[count] <= FEW * length(total):
+            return grow(sum((coarse[j] for j in order[count:]), total))
+        total = total + ask(*errors[i])
+    return grow(total)
 
 
 Pairs = TypeVar("Pairs", Curves, Errors)
@@ -161,12 +177,13 @@ class Taylor:
     @cached_property
     def error(self) -> Array:
         """sup |sum G e + f|, (n,)."""
-        coarse = grow(sum((source.coarse_rows(gain) for source, gain in self.errors), self.loose))
-        if (coarse <= SLIGHT * self.linear).all():
-            return coarse
+        coarse = [source.coarse_rows(gain) for source, gain in self.errors]
+        whole = grow(sum(coarse, self.loose))
+        if (whole <= SLIGHT * self.linear).all():
+            return whole
         if self.width == 1:
-            return grow(self.loose + sum(source.size(gain) for source, gain in self.errors))
-        return grow(sum((source.rows(gain) for source, gain in self.errors), self.loose))
+            return asked(self.errors, coarse, self.loose, lambda source, gain: np.array([source.size(gain)]))
+        return asked(self.errors, coarse, self.loose, lambda source, gain: source.rows(gain))
 
     @cached_property
     def rest(self) -> Array:
@@ -212,11 +229,11 @@ class Taylor:
     @cached_property
     def error_norm(self) -> float:
         """sup ||sum G e + f||_2."""
-        coarse = length(self.loose) + sum(source.coarse_size(gain) for source, gain in self.errors)
-        if coarse <= SLIGHT * self.linear_norm:
-            return min(float(grow(coarse)), length(self.error))
-        total = length(self.loose) + sum(source.size(gain) for source, gain in self.errors)
-        return min(float(grow(total)), length(self.error))
+        coarse = [np.array([source.coarse_size(gain)]) for source, gain in self.errors]
+        whole, loose = sum(coarse, np.array([length(self.loose)])), np.array([length(self.loose)])
+        if not whole <= SLIGHT * self.linear_norm:
+            whole = asked(self.errors, coarse, loose, lambda source, gain: np.array([source.size(gain)]))
+        return min(float(grow(whole)[0]), length(self.error))
 
     @cached_property
     def rest_norm(self) -> float:

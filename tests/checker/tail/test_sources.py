@@ -20,7 +20,7 @@ from sae_verify.checker.tail.domain import Domain
 from sae_verify.checker.tail.measure import ENTRIES, WHOLE, Measured
 from sae_verify.checker.tail.normed import normed
 from sae_verify.checker.tail.pointwise import activated
-from sae_verify.checker.tail.signless import Signless
+from sae_verify.checker.tail.signless import Several, Signless
 from sae_verify.checker.tail.sizes import spectral
 from sae_verify.checker.tail.softmax import Softmax
 from sae_verify.checker.tail.sources import Along, Attended, Carried, Line, Mixed, Steep, along
@@ -219,6 +219,11 @@ def test_signless_sums(seed: int, scale: float, box: int) -> None:
     weights = scale * random_map(rng, 5)
 
     entries, whole = free.total(Measured(weights, ENTRIES)), free.total(Measured(weights, WHOLE))
+    for total, by in ((entries, ENTRIES), (whole, WHOLE)):
+        several = Several((free, replace(free, rest=2 * free.rest), free)).totals(Measured(weights, by))
+        assert np.allclose(several[0], total, rtol=1e-6)
+        assert np.allclose(several[2], total, rtol=1e-6)
+        assert (several[1] >= several[0]).all()
     for _ in range(30):
         y = np.concatenate([rng.choice([-1.0, 1.0], box), rng.normal(size=3)])
         y[box:] /= np.linalg.norm(y[box:])

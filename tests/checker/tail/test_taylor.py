@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_verify.checker.tail.domain import Domain
-from sae_verify.checker.tail.taylor import Source, Taylor, stacked
+from sae_verify.checker.tail.taylor import FEW, Source, Taylor, asked, stacked
 
 from .enclosure import MP, holds, holds_exactly, model
 
@@ -108,3 +108,24 @@ def test_a_part_that_occurs_twice_counts_twice() -> None:
     for other in (twice + nothing, stacked([twice])):
         np.testing.assert_allclose(other.hessians, 2 * x.hessians)
         np.testing.assert_allclose([gain for _, gain in other.errors], [2 * gain for _, gain in x.errors])
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-300, 1e-3, 0.5, 1.0, 1e150, np.inf]), max_size=6), st.integers(0, 2**32 - 1))
+def test_few_errors_are_not_asked(sizes: list[float], seed: int) -> None:
+    """What is said is never below what all sources say when they are asked, and hardly above it."""
+    rng = np.random.default_rng(seed)
+    errors = tuple((Source("test", np.array([size]), size), np.eye(1)) for size in sizes)
+    coarse = [np.array([size * (1 + rng.random())]) for size in sizes]
+    said = {id(source): size.copy() * rng.random() for (source, _), size in zip(errors, coarse, strict=True)}
+    calls = []
+
+    def ask(source: Source, _: object) -> np.ndarray:
+        calls.append(source)
+        return said[id(source)]
+
+    with np.errstate(invalid="ignore"):  # none of an infinite error, times zero
+        exact = sum(said.values(), np.ones(1))
+        found = asked(errors, coarse, np.ones(1), ask)
+    assert (found >= np.minimum(exact, np.inf)).all() or np.isnan(exact).any()
+    left = sum(size for (source, _), size in zip(errors, coarse, strict=True) if source not in calls)
+    assert (left <= FEW * found * (1 + 1e-6)).all()
