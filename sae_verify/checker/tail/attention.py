@@ -21,7 +21,7 @@ from .pieces import cut, sharper
 from .pointwise import capped
 from .rotary import tables
 from .sizes import grow, length, lengths, spectral
-from .softmax import Softmax, mean
+from .softmax import MOVERS, Softmax, mean
 from .sources import Left, Line, Mixed
 from .taylor import Taylor, added, stacked
 from .weights import AttentionWeights, NormWeights
@@ -189,7 +189,7 @@ def contribution(y: Taylor, head: Head) -> tuple[Taylor, Left]:
     off = grow((np.abs(output) @ (apart + rounding).T).max(axis=1))
     away = spectral(output) * float(lengths(apart).max()) + length(output) * float(lengths(rounding).max())
     away = min(length(off), away)
-    at = mean(softmax, weights)
+    at = mean(softmax, weights, MOVERS if head.degree == 2 else (0,))
     scores = softmax.scores
     # What scores are off by joins this head's remainder, which has a source: later maps act on its length.
     known = replace(softmax, scores=replace(scores, loose=np.zeros(scores.width)))

@@ -140,6 +140,11 @@ class Crossed(Source):
             return plain
         return min(plain, crossed(gain, self.one, self.other))
 
+    @property
+    def plain(self) -> Source:
+        """The same, of which box and norm are kept alone."""
+        return Source(self.site, self.box, self.norm)
+
 
 def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Crossed:
     """The errors u_j v_j, one an entry; `norm` bounds their length if that is known better."""
@@ -147,5 +152,6 @@ def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Cross
     norm = min(norm, length(box))
     for u, v in ((one, other), (other, one)):
         largest = float(u.sizes.max(initial=0.0))
-        norm = min(norm, largest * (sum(spectral(k) * e for k, e in v.parts) + length(v.entries)))
+        moved = spectral(v.joint) * (1 + 2.0**-40) if v.parts else 0.0
+        norm = min(norm, largest * (moved + length(v.entries)))
     return Crossed(site, np.minimum(box, grow(norm)), float(grow(norm)), one, other)
