@@ -4,8 +4,9 @@ One pass is one affine bound of the readout over a ball (`Relaxation.bound`), fo
 n = 4d, nothing held. The floor of a block, measured side by side: the Jacobian through the two feed-forward maps, and,
 for the m = 3d quadratic forms that norms and attention leave behind, their inner products, (m, d) by (d, m) four times,
 and those with the gains of n and of d entries, (n, m) by (m, m). Below d of about 128 forms are made as they are, and
-calls on small arrays dominate. Each size runs in a process of its own, for its peak memory.
-Recorded figures of larger sizes: benchmarks/recorded/scaling.md.
+calls on small arrays dominate. Beside it a whole search: the largest radius that one pass proves, for a claim that the
+linear model breaks at about 0.02 ||h||; it makes several passes. Each size runs in a process of its own, for its peak
+memory. Recorded figures of larger sizes: benchmarks/recorded/scaling.md.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from typing import cast
 
 import numpy as np
 
+from sae_verify.bounds import ThroughBlocks
+from sae_verify.bounds.over_ball import of_degree, over_ball
+from sae_verify.bounds.through_blocks import CENTRE, linear_radius, slope_at
 from sae_verify.checker.arithmetic import Ball
 from sae_verify.checker.tail.context import contexts
 from sae_verify.checker.tail.readout import Functional
 from sae_verify.checker.tail.relaxation import Relaxation
 from sae_verify.checker.tail.weights import AttentionWeights, BlockWeights, MlpWeights, NormWeights
+from sae_verify.geometry.instance import Instance
 
 SIZES = ((64, 1, 16), (64, 4, 16), (64, 1, 64), (128, 1, 16), (256, 1, 16))
 """(d, blocks, positions). `python -m benchmarks.scaling 768 1 64` measures another one: GPT-2 small's shape."""
@@ -32,16 +38,34 @@ LIMIT = 12 * GIB
 """Of address space: a pass that needs more fails rather than taking the machine's memory."""
 LEVEL = 0.01
 """Radius in units of ||h||."""
+BREAKS = 0.02
+"""Radius in units of ||h|| at which the linear model breaks the claim of the search, about."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Process time in seconds of the pass, of a linear one and of the floor, of all blocks; peak memory in bytes."""
+    """Process time in seconds of the pass, of a linear one and of the floor, of all blocks; peak memory in bytes.
+
+    Of a search: the process time, and the radius that is certified, in units of that where the linear model breaks.
+    """
 
     seconds: float
     linear: float
     floor: float
     peak: int
+    search: float
+    certified: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a search reads of an `Instance`."""
+
+    tau: float
+
+    def members(self, _: int) -> tuple[None]:
+        """Of a readout that is no family."""
+        return (None,)
 
 
 def block(d: int, rng: np.random.Generator) -> BlockWeights:
@@ -120,8 +144,25 @@ def measure(d: int, blocks: int, positions: int) -> Cost:
         begun = time.process_time()
         replace(tail, degree=degree).bound(region, frame, functional, 0.0)
         seconds.append(time.process_time() - begun)
+    begun = time.process_time()
+    # Any claim that holds at the centre, first: its slope says which one breaks at BREAKS.
+    norm = float(np.linalg.norm(tail.start.mid))
+    value, slope = slope_at(tail, functional, 0.0)
+    rho = norm_of_end(tail, functional)
+    claim = Claim((value + BREAKS * norm * float(np.linalg.norm(slope))) / rho)
+    found = ThroughBlocks(tail, lambda _: functional, effort=1).certified(cast(Instance, claim))
+    search = time.process_time() - begun
+    breaks = linear_radius(tail, functional, claim.tau)
+    radius = 0.0 if found is None or found.radius is None or breaks is None else found.radius / breaks
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Cost(seconds[1], seconds[0], blocks * floor(d), peak)
+    return Cost(seconds[1], seconds[0], blocks * floor(d), peak, search, radius)
+
+
+def norm_of_end(tail: Relaxation, functional: Functional) -> float:
+    """rho of the final norm at the centre, nearly."""
+    linear = of_degree(tail, 1)
+    end = over_ball(linear, CENTRE * float(np.linalg.norm(tail.start.mid))).resid.centre
+    return float(np.sqrt(np.square(end - end.mean()).sum() + functional.d_epsilon.mid))
 
 
 def main(sizes: tuple[tuple[int, int, int], ...] = SIZES) -> None:
@@ -137,7 +178,8 @@ def main(sizes: tuple[tuple[int, int, int], ...] = SIZES) -> None:
         print(
             f"d = {d}, {blocks} blocks, {positions} positions: {cost.seconds:.2f} s,"
             f" {cost.seconds / cost.floor:.1f} times the products' {cost.floor:.3f} s ({rate / 1e9:.0f} GFLOP/s);"
-            f" linear {cost.linear:.2f} s; peak {cost.peak / GIB:.2f} GiB"
+            f" linear {cost.linear:.2f} s; a search {cost.search:.1f} s,"
+            f" to {cost.certified:.3f} of where the linear model breaks; peak {cost.peak / GIB:.2f} GiB"
         )
 
 
