@@ -23,6 +23,8 @@ from .trilinear import VANISHING, Rows, nearly, together, trilinear
 
 FEW = 96
 """Entries up to which the parts' shares are chosen for each sum: that costs their number times the entries' square."""
+MANY = 512
+"""Entries from which on a Gram matrix over them costs more than one for each part over its own coordinates."""
 LEAST = 1e-6
 """Share of the smallest part, among those bounded together. Every positive one is sound; it costs tightness alone."""
 CANCELLED = 1e-5
@@ -56,6 +58,13 @@ class Moves:
         return np.concatenate(
             [k * ((size + TINY) / t) for (k, size), t in zip(self.parts, shares, strict=True)], axis=1
         )
+
+    @property
+    def moved(self) -> float:
+        """sup ||sum_p K_p e_p||: all parts at once where entries are few, elsewhere one after the other."""
+        if not self.parts or len(self.sizes) > MANY:
+            return float(grow(sum(spectral(k) * e for k, e in self.parts)))
+        return float(grow(spectral(self.joint) * (1 + 2.0**-40)))
 
     def scaled(self, factor: Array) -> Moves:
         """The same with each entry times a number, (P,)."""
@@ -152,6 +161,5 @@ def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Cross
     norm = min(norm, length(box))
     for u, v in ((one, other), (other, one)):
         largest = float(u.sizes.max(initial=0.0))
-        moved = spectral(v.joint) * (1 + 2.0**-40) if v.parts else 0.0
-        norm = min(norm, largest * (moved + length(v.entries)))
+        norm = min(norm, largest * (v.moved + length(v.entries)))
     return Crossed(site, np.minimum(box, grow(norm)), float(grow(norm)), one, other)
