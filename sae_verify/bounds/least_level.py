@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -40,6 +42,15 @@ def least(resid: Taylor, functional: Functional) -> float:
         else:
             low = middle
     return float(high + ROUNDING * size)
+
+
+def likely(resid: Taylor, functionals: Sequence[Functional], at_most: int) -> list[int]:
+    """Which of a family's members have the least levels, by what is known of the model but for its errors. A guess."""
+    if len(functionals) <= at_most:
+        return list(range(len(functionals)))
+    smooth = replace(resid, errors=(), loose=np.zeros(resid.width))
+    levels = [least(smooth, functional) for functional in functionals]
+    return [int(i) for i in np.argsort(levels)[:at_most]]
 
 
 def _crossing(resid: Taylor, functional: Functional, near: float) -> float | None:

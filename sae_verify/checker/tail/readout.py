@@ -13,7 +13,7 @@ import numpy as np
 from ..arithmetic import TINY, Array, Ball, U, gamma
 from .domain import Domain
 from .sizes import grow, length
-from .taylor import Taylor
+from .taylor import Taylor, asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,11 @@ def affine(resid: Taylor, readout: Functional, tau: float) -> Affine:
         curved = kappa / s * (z.linear_norm * z.rest_norm + 0.5 * z.rest_norm * z.rest_norm)
         rounding += 8 * lost * kappa / s * (length(sizes) * length(sizes))
     errors: dict[str, float] = {"final norm": float(grow(curved)), "rounding": float(grow(rounding + row.loose[0]))}
-    for source, gain in row.errors:
-        errors[source.site] = errors.get(source.site, 0.0) + source.row(gain)
     curve = domain.form_above(hessian)
+    coarse = [np.array([source.coarse_size(gain)]) for source, gain in row.errors]
+    sizes = asked(row.errors, coarse, np.array([curve]), lambda source, gain: np.array([source.row(gain)]))
+    for (source, _), size in zip(row.errors, sizes, strict=True):
+        errors[source.site] = errors.get(source.site, 0.0) + float(size[0])
     value = float(readout.weight.mid @ c) + kappa * s
     constant = grow_sum(value, float(grow(curve + sum(errors.values()))))
     return Affine(domain, constant, row.jacobian[0], value, curve, errors)

@@ -110,8 +110,9 @@ class Carried(Source):
         errors = tuple((source, gain @ through) for source, through in self.errors)
         lost = 4 * gamma(gain.shape[1]) * sum(length(through) * source.norm for source, through in self.errors)
         coarse = [source.coarse_rows(through) for source, through in errors]
-        found = asked(errors, coarse, lengths(gain) * (self.more + lost), lambda source, gain: source.rows(gain))
-        return np.minimum(plain, grow(self.factor * found))
+        others = lengths(gain) * (self.more + lost)
+        found = asked(errors, coarse, others, lambda source, gain: source.rows(gain))
+        return np.minimum(plain, grow(self.factor * sum(found, others)))
 
     @property
     def shallow(self) -> Source:

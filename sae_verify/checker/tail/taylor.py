@@ -83,17 +83,21 @@ Errors = tuple[tuple[Source, Array], ...]
 """Pairs of a source and its gain G (n, number of errors)."""
 
 
-def asked(errors: Errors, coarse: list[Array], others: Array, ask: Callable[[Source, Array], Array]) -> Array:
-    """The sum of `others` and a bound for each of the errors: `coarse`, or what `ask` says of the largest of them."""
+def asked(errors: Errors, coarse: list[Array], others: Array, ask: Callable[[Source, Array], Array]) -> list[Array]:
+    """A bound for each of the errors: `coarse`, or what `ask` says of the largest, until the rest is little of the sum.
+
+    The sum begins with `others`.
+    """
     sizes = np.array([length(size) for size in coarse])
     order = np.argsort(-sizes)
     left = np.cumsum(sizes[order][::-1])[::-1]
-    total = others
+    found, total = list(coarse), others
     for count, i in enumerate(order):
         if left[count] <= FEW * length(total):
-            return grow(sum((coarse[j] for j in order[count:]), total))
-        total = total + ask(*errors[i])
-    return grow(total)
+            break
+        found[i] = ask(*errors[i])
+        total = total + found[i]
+    return found
 
 
 Pairs = TypeVar("Pairs", Curves, Errors)
@@ -182,8 +186,10 @@ class Taylor:
         if (whole <= SLIGHT * self.linear).all():
             return whole
         if self.width == 1:
-            return asked(self.errors, coarse, self.loose, lambda source, gain: np.array([source.size(gain)]))
-        return asked(self.errors, coarse, self.loose, lambda source, gain: source.rows(gain))
+            found = asked(self.errors, coarse, self.loose, lambda source, gain: np.array([source.size(gain)]))
+        else:
+            found = asked(self.errors, coarse, self.loose, lambda source, gain: source.rows(gain))
+        return grow(sum(found, self.loose))
 
     @cached_property
     def rest(self) -> Array:
@@ -230,10 +236,10 @@ class Taylor:
     def error_norm(self) -> float:
         """sup ||sum G e + f||_2."""
         coarse = [np.array([source.coarse_size(gain)]) for source, gain in self.errors]
-        whole, loose = sum(coarse, np.array([length(self.loose)])), np.array([length(self.loose)])
-        if not whole <= SLIGHT * self.linear_norm:
-            whole = asked(self.errors, coarse, loose, lambda source, gain: np.array([source.size(gain)]))
-        return min(float(grow(whole)[0]), length(self.error))
+        loose = np.array([length(self.loose)])
+        if not sum(coarse, loose) <= SLIGHT * self.linear_norm:
+            coarse = asked(self.errors, coarse, loose, lambda source, gain: np.array([source.size(gain)]))
+        return min(float(grow(sum(coarse, loose))[0]), length(self.error))
 
     @cached_property
     def rest_norm(self) -> float:

@@ -125,7 +125,7 @@ def test_few_errors_are_not_asked(sizes: list[float], seed: int) -> None:
 
     with np.errstate(invalid="ignore"):  # none of an infinite error, times zero
         exact = sum(said.values(), np.ones(1))
-        found = asked(errors, coarse, np.ones(1), ask)
+        found = sum(asked(errors, coarse, np.ones(1), ask), np.ones(1))
     assert (found >= np.minimum(exact, np.inf)).all() or np.isnan(exact).any()
     left = sum(size for (source, _), size in zip(errors, coarse, strict=True) if source not in calls)
     assert (left <= FEW * found * (1 + 1e-6)).all()
