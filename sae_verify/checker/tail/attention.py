@@ -149,6 +149,7 @@ def bilinear(q: Taylor, k: Taylor, s: float, lost: float) -> tuple[Taylor, float
     errors = (tuple((e, a.jacobian.T @ gain) for e, gain in b.errors) for a, b in ((q, k), (k, q)))
     for source, mixed in added(*errors):
         third += domain.matrix(mixed.T) * source.norm
+    third += (q.vanishing + k.vanishing) * q.width * q.order**0.5 * domain.reach
     third += q.linear_norm * length(k.loose) + k.linear_norm * length(q.loose) + q.rest_norm * k.rest_norm
     rounding = (lost + 8 * U) * length(q.parts) * length(k.parts)
     model = replace(linear, centre=np.array([s * float(q.centre @ k.centre)]))

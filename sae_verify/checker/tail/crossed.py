@@ -94,6 +94,7 @@ def nonlinear(z: Taylor) -> Moves:
             parts.append((gain, curve.only(domain) if curve.thin else length(domain.forms(forms))))
         elif curve.thin:
             along, shared = gain @ curve.left, domain.row(curve.right[0])
+            entries = entries + curve.count * TINY * shared
             parts += [(along[:, t : t + 1], shared) for t in range(m)] + [(along[:, m:], shared)]
         else:
             left = domain.rows(curve.left)

@@ -146,6 +146,8 @@ def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:
     a, b = length(c) * moving / s0, moving * moving / s0
     size = z.parts * (1 + a) + np.abs(c) * (1 + a + b + 3 * a * a)
     loose = z.loose + np.abs(c) * min(length(c) * length(z.loose), float(np.abs(c) @ z.loose)) / s0
+    # A product that vanishes is divided by s0, and stands before what gains do, or before what moves, over r0.
+    vanished = d * z.vanishing * (1 + 1 / s0) * (1 + moving / r0)
     return Taylor(
         z.domain,
         c / r0,
@@ -156,5 +158,5 @@ def _second_order(z: Taylor, s0: float, r0: float) -> Taylor:
             (mixed, np.eye(d) / -r0),
         ),
         tuple((source, (gain - np.outer(c, (c @ gain) / s0)) / r0) for source, gain in z.errors),
-        grow((loose + 64 * gamma(d) * size) / r0),
+        grow((loose + 64 * gamma(d) * size) / r0 + vanished),
     )

@@ -49,7 +49,7 @@ def activated(z: Taylor, kind: str) -> Taylor:
         s1[:, None] * z.jacobian,
         (*_weighted(s1, z.curves), (Products(z.jacobian, z.jacobian), np.diag(0.5 * s2))),
         _weighted(s1, z.errors),
-        grow(np.abs(s1) * z.loose + rounding),
+        grow(np.abs(s1) * z.loose + rounding + z.vanishing),
     )
     model = model.with_error(cross).with_error(square)
     box = np.where(near, third_order, whole)
@@ -71,7 +71,7 @@ def product(a: Taylor, b: Taylor) -> Taylor:
             (Products(a.jacobian, b.jacobian), np.eye(a.width)),
         ),
         added(_weighted(b.centre, a.errors), _weighted(a.centre, b.errors)),
-        grow(np.abs(a.centre) * b.loose + np.abs(b.centre) * a.loose + 16 * U * size + TINY),
+        grow(np.abs(a.centre) * b.loose + np.abs(b.centre) * a.loose + 16 * U * size + a.vanishing + b.vanishing),
     )
     for one, other in ((0, 1), (1, 0), (1, 1)):
         model = model.with_error(crossing("gate", moves[0][one], moves[1][other]))

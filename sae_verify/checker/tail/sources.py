@@ -108,9 +108,11 @@ class Carried(Source):
         if not np.isfinite(plain).all():
             return plain
         errors = tuple((source, gain @ through) for source, through in self.errors)
-        lost = 4 * gamma(gain.shape[1]) * sum(length(through) * source.norm for source, through in self.errors)
+        n = gain.shape[1]
+        lost = 4 * gamma(n) * sum(length(through) * source.norm for source, through in self.errors)
         coarse = [source.coarse_rows(through) for source, through in errors]
-        others = lengths(gain) * (self.more + lost)
+        vanished = n * TINY * sum(through.shape[1] ** 0.5 * source.norm for source, through in self.errors)
+        others = lengths(gain) * (self.more + lost) + vanished
         found = asked(errors, coarse, others, lambda source, gain: source.rows(gain))
         return np.minimum(plain, grow(self.factor * sum(found, others)))
 

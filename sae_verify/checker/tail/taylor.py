@@ -255,6 +255,14 @@ class Taylor:
         return grow(np.abs(self.centre) + moving + tracked)
 
     @cached_property
+    def vanishing(self) -> float:
+        """What an entry may lose where a product with a gain vanishes in floats: the gain may stand before much."""
+        errors = sum(gain.shape[1] ** 0.5 * source.norm for source, gain in self.errors)
+        curves = sum(float(curve.size.sum()) for curve, _ in self.curves)
+        reach = self.domain.reach
+        return float(grow(TINY * (1.0 + reach * self.order**0.5 + errors + reach**2 * curves)))
+
+    @cached_property
     def moving(self) -> Taylor:
         """The model of z - c."""
         return replace(self, centre=np.zeros(self.width))
@@ -263,7 +271,7 @@ class Taylor:
         """The model of W z + b, W (r, n); the rows of the exact W may differ by `row_error` (r,) in l2 length."""
         n = self.width
         carried = np.minimum(np.abs(weight) @ self.loose, lengths(weight) * length(self.loose))
-        rounding = 4 * gamma(n) * (np.abs(weight) @ self.parts) + n * TINY
+        rounding = 4 * gamma(n) * (np.abs(weight) @ self.parts) + n * self.vanishing
         centre = weight @ self.centre
         if bias is not None:
             centre = centre + bias
@@ -285,7 +293,7 @@ class Taylor:
     def scaled(self, factor: Array, shift: Array | None = None, factor_error: Array | None = None) -> Taylor:
         """The model of factor * z + shift, entry by entry; the exact factor may differ by `factor_error` (n,)."""
         size = np.abs(factor)
-        loose = size * self.loose + 4 * U * size * self.parts + TINY
+        loose = size * self.loose + 4 * U * size * self.parts + self.vanishing
         centre = factor * self.centre
         if shift is not None:
             centre = centre + shift
@@ -311,7 +319,7 @@ class Taylor:
             self.jacobian - self.jacobian.mean(axis=0),
             tuple((curve, gain - gain.mean(axis=0)) for curve, gain in self.curves),
             tuple((source, gain - gain.mean(axis=0)) for source, gain in self.errors),
-            grow(loose + TINY),
+            grow(loose + n * self.vanishing),
         )
 
     def __add__(self, other: Taylor) -> Taylor:

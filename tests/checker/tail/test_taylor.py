@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_verify.checker.tail.curves import Products
 from sae_verify.checker.tail.domain import Domain
 from sae_verify.checker.tail.taylor import FEW, Source, Taylor, asked, stacked
 
@@ -129,3 +130,17 @@ def test_few_errors_are_not_asked(sizes: list[float], seed: int) -> None:
     assert (found >= np.minimum(exact, np.inf)).all() or np.isnan(exact).any()
     left = sum(size for (source, _), size in zip(errors, coarse, strict=True) if source not in calls)
     assert (left <= FEW * found * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize(("norm", "weight"), [(1e200, 1e-200), (1e40, 1e-290), (1.0, 1e-300)])
+def test_gains_that_vanish_are_paid_for(norm: float, weight: float) -> None:
+    """A gain of 1 / norm before an error as large as norm: after the map it is no float above zero."""
+    gain, none = np.array([[1.0 / norm]]), np.zeros(1)
+    large = Taylor(Domain(0), none, np.zeros((1, 1)), (), ((Source("test", np.array([norm]), norm), gain),), none)
+    root = np.array([[norm**0.5]])
+    curved = Taylor(Domain(0), none, np.zeros((1, 1)), ((Products(root, root), gain),), (), none)
+    for z in (large, curved):
+        for then in (z.mapped(np.array([[weight]])), z.scaled(np.array([weight]))):
+            assert then.reach[0] >= weight
+            assert then.rest_norm >= weight
+            assert then.mapped(np.array([[1.0 / weight]])).reach[0] >= 1.0 - 1e-12
