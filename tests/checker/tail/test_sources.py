@@ -232,6 +232,17 @@ def test_signless_sums(seed: int, scale: float, box: int) -> None:
         assert scale * np.linalg.norm(weights @ x / scale) <= whole * (1 + 1e-12)
 
 
+def test_what_was_said_of_one_gain_is_not_said_of_another() -> None:
+    inner = Source("test", np.ones(2), 1.0)
+    source = Carried("test", np.full(3, 9.0), 9.0, 1.0, ((inner, np.ones((3, 2))),), 0.0)
+    gain = np.eye(3)
+    first = source.rows(gain)
+    assert source.rows(gain) is first
+    assert np.allclose(source.rows(2 * gain), 2 * first)
+    assert np.allclose(source.rows(gain), first)
+    assert not replace(source, factor=2.0).latest
+
+
 def small_attention() -> tuple[Taylor, Taylor, Any, np.random.Generator]:
     rng = np.random.default_rng(1)
     w = random_attention(rng, 6, heads=1, kv=1)
