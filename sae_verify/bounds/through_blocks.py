@@ -112,7 +112,10 @@ class ThroughBlocks:
         return instance.blocks_after > 0
 
     def bound(self, instance: Instance, radius: float) -> Bound | None:
-        """The least value that one pass proves, or the claim's if more passes prove that; None if nothing is proved."""
+        """The least value that one pass proves, or the claim's if more passes prove that; None if nothing is proved.
+
+        Of a readout's family, that of its LIKELY most promising members.
+        """
         relaxation, over = self.relaxation, over_ball(self.relaxation, radius)
         members = instance.members(8)
         with np.errstate(all="ignore"):

@@ -25,10 +25,11 @@ def paid(instance: Instance) -> float:
     dues = [0.0]
     for against in instance.members(8):
         w, shift = instance.functional(against)
-        size, wide = float(np.linalg.norm(w)), instance.norm_h + instance.radius
-        terms = float(np.abs(instance.row(against)) @ np.abs(instance.final_norm.shift)) + abs(shift) + len(w) * size
-        noise = 2.0**-40 * terms * wide
-        dues.append(2 * noise**2 / (len(w) * instance.final_norm.epsilon * max(size, 1e-300)))
+        size, d_epsilon = float(np.linalg.norm(w)), len(w) * instance.final_norm.epsilon
+        terms = float(np.abs(instance.row(against)) @ np.abs(instance.final_norm.shift))
+        noise = 2.0**-40 * terms + 2.0**-48 * abs(shift) + 2.0**-51 * len(w) * size
+        noise *= instance.norm_h + np.sqrt(d_epsilon) + instance.radius
+        dues.append(2 * noise**2 / (d_epsilon * max(size, 1e-300)))
     return max(dues)
 
 

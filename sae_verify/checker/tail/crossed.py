@@ -64,6 +64,7 @@ class Moves:
         """sup ||sum_p K_p e_p||: all parts at once where entries are few, elsewhere one after the other."""
         if not self.parts or len(self.sizes) > MANY:
             return float(grow(sum(spectral(k) * e for k, e in self.parts)))
+        # Three roundings of each entry: at most 3 U sqrt(MANY) of the norm.
         return float(grow(spectral(self.joint) * (1 + 2.0**-40)))
 
     def scaled(self, factor: Array) -> Moves:
@@ -153,7 +154,7 @@ class Crossed(Source):
     @property
     def plain(self) -> Source:
         """The same, of which box and norm are kept alone."""
-        return Source(self.site, self.box, self.norm)
+        return self.bare
 
 
 def crossing(site: str, one: Moves, other: Moves, norm: float = np.inf) -> Crossed:

@@ -252,9 +252,9 @@ def thin_norm(curves: Curves, domain: Domain, rows: int, order: int) -> float:
 
 
 def _gram_rows(curves: Curves, domain: Domain, rows: int, order: int) -> Array:
-    size, lost = parts(curves, rows), _lost(curves, order)
     if not curves:
         return np.zeros(rows)
+    size, lost = parts(curves, rows), _lost(curves, order)
     squares = np.einsum("ij,ij->i", *_squared(curves, domain, size[:, None]))
     ball = size * np.sqrt(np.maximum(squares, 0.0) + lost)
     corner = sum((np.abs(c) for c in _corner(curves, domain)), np.zeros(rows))

@@ -18,7 +18,7 @@ from .pieces import Slabs
 from .signless import signs_free
 from .sizes import grow, length, lengths
 from .softmax import Softmax, remainder
-from .taylor import FEW, Errors, Source, Taylor, asked
+from .taylor import NEGLIGIBLE, Errors, Source, Taylor, asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Along(Source):
         """sup |gain e|, (k,)."""
         found = sum((line.through(gain, ENTRIES) for line in self.lines), np.zeros(len(gain)))
         others = self.others.coarse_rows(gain)
-        if length(others) > FEW * length(found):
+        if length(others) > NEGLIGIBLE * length(found):
             others = self.others.rows(gain)
         return np.minimum(super().rows(gain), grow(found + others))
 
@@ -82,7 +82,7 @@ class Along(Source):
     @property
     def plain(self) -> Source:
         """The same, of which box and norm are kept alone."""
-        return Source(self.site, self.box, self.norm)
+        return self.bare
 
     @property
     def shallow(self) -> Source:
@@ -126,7 +126,7 @@ class Carried(Source):
     @property
     def shallow(self) -> Source:
         """The same, not to ask what other sources know."""
-        return Source(self.site, self.box, self.norm)
+        return self.bare
 
 
 def along(site: str, lines: tuple[Line, ...], others: Source, norm: float = np.inf) -> Source:
@@ -166,7 +166,7 @@ class Steep(Source):
     @property
     def plain(self) -> Source:
         """The same, of which box and norm are kept alone."""
-        return Source(self.site, self.box, self.norm)
+        return self.bare
 
     def _squared(self, row: Array) -> float:
         """sup |row . e|: of sum_j a_j q_j (|l_j| + r_j)^2 the squares are a form, not all largest at once."""

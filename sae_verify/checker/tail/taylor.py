@@ -27,7 +27,7 @@ from .curves import Curve, Curves, fits, form, hessians, norm_size, parts, round
 from .domain import Domain
 from .sizes import grow, length, lengths, spectral
 
-FEW = 0.03
+NEGLIGIBLE = 0.03
 """Of a sum of errors: sources that make no more than that together are bounded by box and norm alone."""
 SLIGHT = 0.05
 """Errors, in units of what is linear: below it box and norm of a source are good enough, and all else costs more."""
@@ -69,8 +69,13 @@ class Source:
         return [(gain, self.norm)], np.zeros(len(gain))
 
     @property
+    def bare(self) -> Source:
+        """The same, of which box and norm are kept alone."""
+        return Source(self.site, self.box, self.norm)
+
+    @property
     def plain(self) -> Source:
-        """The same, of which box and norm are kept alone where more would cost much."""
+        """The same, `bare` where more would cost much."""
         return self
 
     @property
@@ -93,7 +98,7 @@ def asked(errors: Errors, coarse: list[Array], others: Array, ask: Callable[[Sou
     left = np.cumsum(sizes[order][::-1])[::-1]
     found, total = list(coarse), others
     for count, i in enumerate(order):
-        if left[count] <= FEW * length(total):
+        if left[count] <= NEGLIGIBLE * length(total):
             break
         found[i] = ask(*errors[i])
         total = total + found[i]
